@@ -1,0 +1,1 @@
+"""Configuration: the typed schema, Hydra composition and the settings of the environment."""

@@ -1,0 +1,159 @@
+"""Encoded bytes to uint8 pixels: the only definition, shared by training and serving.
+
+A rule, once used by a promoted bundle, never changes its pixels: a better rule is a new
+`preprocess` version beside the old one.
+"""
+
+import hashlib
+import io
+import struct
+import warnings
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from pulmo.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 25_000_000
+MAX_SIDE = 10_000
+
+Pixels = NDArray[np.uint8]
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on damaged files.
+_DECODER_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class InputSpec(BaseModel):
+    """The picture that a graph takes, uint8 [channels, height, width], and how it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int = Field(ge=8, le=2048)
+    width: int = Field(ge=8, le=2048)
+    channels: Literal[1, 3]
+    resize: Literal["squash", "crop"] = "squash"
+    preprocess: Literal[1] = 1
+
+
+def decode(encoded: bytes, channels: int) -> Image.Image:
+    """The first frame of an encoded picture, upright, as mode L (`channels` 1) or RGB (3).
+
+    16-bit pictures keep their full range (scaled, not clipped); transparency is laid over black.
+    Raises DataError for anything that is no whole picture of an allowed format and size.
+    """
+    if len(encoded) > MAX_BYTES:
+        raise DataError(f"the file has {len(encoded):,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                _check_size(*image.size)
+                image.load()
+                turn = _TURNS.get(_orientation(image))
+                plain = _to_mode(image, channels)
+                return plain.transpose(turn) if turn is not None else plain
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"not a picture of a known kind ({', '.join(FORMATS)})") from error
+    except _DECODER_FAULTS as error:
+        raise DataError(f"the picture is damaged: {error}") from error
+
+
+def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
+    """A decoded picture as uint8 [channels, height, width], resized by the rule of `spec`.
+
+    `squash` ignores the aspect ratio; `crop` takes the largest centred box of the target's
+    aspect. Both average over the source area (Pillow's bilinear filter).
+    """
+    box = None
+    if spec.resize == "crop":
+        box = _centre_box(image.width, image.height, spec.width / spec.height)
+    resized = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box)
+    pixels = np.asarray(resized, dtype=np.uint8)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def read(encoded: bytes, spec: InputSpec) -> Pixels:
+    """Encoded bytes to uint8 [channels, height, width]. Raises DataError."""
+    return to_pixels(decode(encoded, spec.channels), spec)
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """SHA-256 over size, mode and pixels of a decoded picture: equal pictures, whatever the file."""
+    head = f"{image.mode} {image.width}x{image.height} ".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise DataError(
+            f"the picture claims {width}×{height} pixels; at most {MAX_PIXELS:,} pixels and "
+            f"{MAX_SIDE:,} a side are read"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except _DECODER_FAULTS:  # damaged metadata does not make a picture unreadable
+        return 1
+
+
+def _to_mode(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image).convert("RGB")
+    return image if image.mode == mode else image.convert("RGB").convert(mode)
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Wide grey modes: 16-bit by their full range, 32-bit and float by what the picture holds."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    else:
+        if not np.isfinite(values).all():
+            raise DataError("the picture holds values that are not finite")
+        low, high = float(values.min()), float(values.max())
+        if image.mode == "I" and low >= 0 and high <= 65535:
+            low, high = 0.0, 65535.0
+    scaled = (values - low) / max(high - low, 1e-12) * 255.0
+    return Image.fromarray(np.rint(scaled).astype(np.uint8), "L")
+
+
+def _centre_box(width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
+    crop_width = min(float(width), height * aspect)
+    crop_height = min(float(height), width / aspect)
+    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+    return left, top, left + crop_width, top + crop_height

@@ -1,0 +1,1 @@
+"""Data sets: sources, manifest, decoded cache and the Lightning data module."""

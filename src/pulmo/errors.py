@@ -1,0 +1,51 @@
+"""Every error that Pulmo raises on purpose.
+
+    PulmoError
+    ├── ConfigError      the configuration or a setting is wrong            exit 2
+    ├── DataError        images, manifests or data sets are wrong           exit 1
+    ├── ModelError       a bundle, a network or a checkpoint is wrong       exit 1
+    ├── RegistryError    the registry cannot do what was asked              exit 1
+    │   ├── NotFoundError    no such model, version or alias                exit 1
+    │   └── ConflictError    somebody else moved the alias first            exit 1
+    ├── RefusedError     a gate or a check said no                          exit 3
+    └── ServingError     a request cannot be answered                       exit 1
+
+A message says what was wrong, where, and what to do next. `pulmo.main` maps classes to exit codes
+and serving maps them to HTTP statuses; nothing else does.
+"""
+
+
+class PulmoError(Exception):
+    """The root: anything below it is shown to the user as one sentence, without a traceback."""
+
+
+class ConfigError(PulmoError):
+    """The configuration or a setting is wrong."""
+
+
+class DataError(PulmoError):
+    """An image, a manifest or a data set is missing, damaged or unsuitable."""
+
+
+class ModelError(PulmoError):
+    """A bundle, a network or a checkpoint is missing, damaged or unsuitable."""
+
+
+class RegistryError(PulmoError):
+    """The registry cannot do what was asked."""
+
+
+class NotFoundError(RegistryError):
+    """The registry has no such model, version or alias."""
+
+
+class ConflictError(RegistryError):
+    """An alias or a version changed between reading and writing it."""
+
+
+class RefusedError(PulmoError):
+    """A gate, a staged test or a check said no; nothing is broken."""
+
+
+class ServingError(PulmoError):
+    """A request cannot be answered."""

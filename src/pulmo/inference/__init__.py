@@ -1,0 +1,1 @@
+"""Engines that run the graph of a bundle: no web, no torch."""

@@ -1,0 +1,1 @@
+"""SQL tables, sessions and migrations."""
