@@ -1,0 +1,84 @@
+"""Training and validation samples in batches, in an order keyed by seed and epoch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+
+from pulmo.core.randomness import permutation
+
+Batch = tuple[Tensor, Tensor, Tensor]  # inputs, labels, rows
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rows of `inputs` [m, …] (uint8 pixels, perhaps memory-mapped, or float32 embeddings) that
+    are samples: rows int64 [n] and their labels int64 [n]. The row also keys the randomness."""
+
+    inputs: NDArray[np.uint8] | NDArray[np.float32]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+class SampleDataset(Dataset[Batch]):
+    """Whole batches by a list of positions: one copy out of memory, no per-sample work."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples.labels)
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        rows = self.samples.rows[positions]
+        arrays = (self.samples.inputs[rows], self.samples.labels[positions], rows)
+        inputs, labels, rows = (torch.from_numpy(array) for array in arrays)
+        return inputs, labels, rows
+
+
+class KeyedSampler(Sampler[int]):
+    """A new order every epoch, decided by (seed, epoch) alone; Lightning calls `set_epoch`."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(permutation(self.seed, self.epoch, self.n).tolist())
+
+
+class SampleDataModule(pl.LightningDataModule):
+    """Loaders of training and validation samples that lie in memory."""
+
+    def __init__(self, train: Samples, val: Samples, *, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
+        self.sampler = KeyedSampler(len(train.labels), seed)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled; a last batch of one sample is left out, since batch statistics need two."""
+        drop_last = len(self.train.labels) % self.batch_size == 1
+        return _loader(self.train, self.sampler, self.batch_size, drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """In order, larger batches: no gradients are kept."""
+        dataset = SampleDataset(self.val)
+        return _loader(self.val, SequentialSampler(dataset), 4 * self.batch_size, False)
+
+
+def _loader(
+    samples: Samples, sampler: Sampler[int], batch_size: int, drop_last: bool
+) -> DataLoader[Batch]:
+    batches = BatchSampler(sampler, batch_size, drop_last)
+    return DataLoader(SampleDataset(samples), sampler=batches, batch_size=None)

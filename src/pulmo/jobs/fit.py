@@ -1,0 +1,212 @@
+"""Training pictures to trained weights, by one of the two recipes."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+
+from pulmo.config.schema import Config
+from pulmo.core.bundle import NetworkSpec
+from pulmo.core.preprocess import Pixels
+from pulmo.data.datamodule import SampleDataModule, Samples
+from pulmo.data.manifest import DataSet
+from pulmo.errors import DataError, ModelError
+from pulmo.logs import get_logger
+from pulmo.models.augment import augment
+from pulmo.models.catalog import Network, build
+from pulmo.models.module import ClassifierModule
+from pulmo.progress import track
+
+log = get_logger(__name__)
+
+EMBED_BATCH = 64
+
+
+def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Network:
+    """Train the configured network on the cached `pixels` [n, C, H, W] of the data set's rows.
+
+    Writes `metrics.csv` and checkpoints to `run_dir`. The result is on the CPU, in evaluation
+    mode, holds the weights of the epoch with the least validation loss, and its scores follow
+    the class shares of the training data even where the loss was balanced.
+    """
+    _make_deterministic(config)
+    train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
+    shares = _class_shares(train.labels, dataset.manifest.classes)
+    network = build(
+        NetworkSpec(architecture=config.model.architecture, options=config.model.options),
+        channels=config.data.channels,
+        classes=len(dataset.manifest.classes),
+        weights=config.model.weights,
+    )
+    weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
+    train_by = _probe if config.recipe.kind == "probe" else _finetune
+    train_by(network, config, train, val, torch.tensor(weights, dtype=torch.float32), run_dir)
+    if config.recipe.balance:  # undo the balanced loss: posterior ∝ balanced posterior × prior
+        with torch.no_grad():
+            network.head.bias += torch.tensor(np.log(shares), dtype=torch.float32)
+    return network.cpu().eval()
+
+
+def samples(dataset: DataSet, pixels: Pixels, split: str) -> Samples:
+    """The rows of one split with their labels as class numbers."""
+    number = {name: i for i, name in enumerate(dataset.manifest.classes)}
+    chosen = [(i, number[r.label]) for i, r in enumerate(dataset.manifest.rows) if r.split == split]
+    if not chosen:
+        raise DataError(f"the data set has no pictures in its split '{split}'")
+    rows, labels = np.array(chosen, dtype=np.int64).T.copy()
+    return Samples(pixels, rows, labels)
+
+
+def _make_deterministic(config: Config) -> None:
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+
+
+def _class_shares(labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArray[np.float64]:
+    counts = np.bincount(labels, minlength=len(classes))
+    if (counts == 0).any():
+        missing = ", ".join(c for c, n in zip(classes, counts, strict=True) if n == 0)
+        raise DataError(f"no training picture shows {missing}: add some or set data.classes")
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
+
+
+def _finetune(
+    network: Network, config: Config, train: Samples, val: Samples, weights: Tensor, run_dir: Path
+) -> None:
+    """Train every weight on augmented pictures."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def prepare(pixels: Tensor, rows: Tensor, epoch: int) -> Tensor:
+        return _changed(_scaled(pixels), rows.cpu().numpy(), config, epoch)
+
+    module = ClassifierModule(
+        network,
+        config.recipe,
+        class_weights=weights,
+        seed=config.seed,
+        prepare=prepare,
+        prepare_plain=_scaled,
+    )
+    _run(module, network, config, train, val, run_dir)
+
+
+def _probe(
+    network: Network, config: Config, train: Samples, val: Samples, weights: Tensor, run_dir: Path
+) -> None:
+    """Embed every picture once with the frozen body, then train the head alone."""
+    if config.model.weights is None:
+        log.warning("recipe=probe on random weights learns little: use recipe=finetune")
+    network.requires_grad_(False).eval()
+    network.head.requires_grad_(True)
+    views = [_embed(network, train, config, view) for view in range(config.recipe.views)]
+    embedded = Samples(
+        np.concatenate(views),
+        np.arange(len(views) * len(train.labels)),
+        np.tile(train.labels, len(views)),
+    )
+    held_out = Samples(_embed(network, val, config, 0), np.arange(len(val.labels)), val.labels)
+    module = ClassifierModule(
+        network.head,
+        config.recipe,
+        class_weights=weights,
+        seed=config.seed,
+        prepare=lambda inputs, _rows, _epoch: inputs,
+        prepare_plain=lambda inputs: inputs,
+    )
+    _run(module, network.head, config, embedded, held_out, run_dir)
+
+
+def _embed(network: Network, part: Samples, config: Config, view: int) -> NDArray[np.float32]:
+    """Embeddings float32 [n, D]; view 0 is the plain picture, the others are augmented."""
+    device = torch.device("cuda" if _uses_gpu(config) else "cpu")
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found: list[NDArray[np.float32]] = []
+    starts = range(0, len(part.rows), EMBED_BATCH)
+    with torch.inference_mode():
+        for start in track(starts, "embedding", total=len(starts)):
+            rows = part.rows[start : start + EMBED_BATCH]
+            images = _scaled(torch.from_numpy(part.inputs[rows]).to(device))
+            if view > 0:
+                images = _changed(images, rows, config, view)
+            found.append(network.embed(images).cpu().numpy())
+    network.cpu()
+    return np.concatenate(found)
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def _changed(images: Tensor, rows: NDArray[np.int64], config: Config, epoch: int) -> Tensor:
+    if config.recipe.augment is None:
+        return images
+    changed = augment(
+        images,
+        rows,
+        config.recipe.augment,
+        mirror=config.data.mirror,
+        seed=config.seed,
+        epoch=epoch,
+    )
+    return changed.contiguous(memory_format=torch.channels_last)
+
+
+def _run(
+    module: ClassifierModule,
+    model: nn.Module,
+    config: Config,
+    train: Samples,
+    val: Samples,
+    run_dir: Path,
+) -> None:
+    """Run Lightning's loop and leave the best epoch's weights in `model`."""
+    best = ModelCheckpoint(
+        run_dir / "checkpoints", filename="best", monitor="val_loss", mode="min", save_top_k=1
+    )
+    callbacks: list[Callback] = [best]
+    if config.trainer.patience is not None:
+        callbacks.append(EarlyStopping("val_loss", patience=config.trainer.patience))
+    trainer = pl.Trainer(
+        max_epochs=config.trainer.max_epochs,
+        accelerator="gpu" if _uses_gpu(config) else "cpu",
+        devices=1,
+        precision=config.trainer.precision,
+        deterministic="warn" if _uses_gpu(config) else True,
+        logger=CSVLogger(run_dir, name="", version=""),
+        callbacks=callbacks,
+        default_root_dir=run_dir,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+    )
+    data = SampleDataModule(
+        train, val, batch_size=config.trainer.batch_size, seed=config.seed
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
+        trainer.fit(module, datamodule=data)
+    if not best.best_model_path:
+        raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
+    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    model.cpu().load_state_dict({k.removeprefix("model."): v for k, v in stored.items()})
+
+
+def _uses_gpu(config: Config) -> bool:
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ModelError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
+    return config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+
+
