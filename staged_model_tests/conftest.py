@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-
 from pulmo.config.settings import Settings
+from pulmo.wiring import open_registry
+
 from pulmo.core.ports import Check
 from pulmo.jobs import staged
-from pulmo.wiring import open_registry
 
 
 @pytest.fixture(scope="session")

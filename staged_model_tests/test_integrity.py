@@ -11,7 +11,11 @@ from pulmo.jobs.staged import Case
 
 def test_every_file_matches_its_digest(case: Case, show: Callable[..., None]) -> None:
     bundle = verify(case.candidate.bundle.path)
-    show(Check("digests", True, f"model {bundle.info.model_digest[:12]}, bundle {bundle.digest[:12]}"))
+    show(
+        Check(
+            "digests", True, f"model {bundle.info.model_digest[:12]}, bundle {bundle.digest[:12]}"
+        )
+    )
 
 
 def test_the_graph_returns_what_the_bundle_declares(case: Case, show: Callable[..., None]) -> None:

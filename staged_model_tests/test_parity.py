@@ -19,7 +19,9 @@ def test_torch_and_onnx_agree(case: Case, show: Callable[..., None]) -> None:
     network = from_weights((bundle.path / WEIGHTS).read_bytes(), specification)
     deployed = Deployed(network, specification.temperature).eval()
     with torch.inference_mode():
-        parts = [deployed(torch.from_numpy(pixels[i : i + 32]))[0] for i in range(0, len(pixels), 32)]
+        parts = [
+            deployed(torch.from_numpy(pixels[i : i + 32]))[0] for i in range(0, len(pixels), 32)
+        ]
     expected = torch.cat(parts).numpy()
     served = case.candidate.outputs.probabilities[:PICTURES]
     gap = float(np.abs(served - expected).max())
@@ -32,6 +34,8 @@ def test_answers_are_the_same_one_by_one_and_in_a_batch(
     case: Case, show: Callable[..., None]
 ) -> None:
     few = case.candidate.pixels[:16]
-    single = np.concatenate([case.candidate.engine(few[i : i + 1]).probabilities for i in range(len(few))])
+    single = np.concatenate(
+        [case.candidate.engine(few[i : i + 1]).probabilities for i in range(len(few))]
+    )
     gap = float(np.abs(single - case.candidate.engine(few).probabilities).max())
     show(Check("batch", gap <= case.limits.parity_gap, f"largest gap {gap:.1e}"))

@@ -18,7 +18,8 @@ Batch = tuple[Tensor, Tensor, Tensor]  # inputs, labels, rows
 @dataclass(frozen=True)
 class Samples:
     """The rows of `inputs` [m, …] (uint8 pixels, perhaps memory-mapped, or float32 embeddings) that
-    are samples: rows int64 [n] and their labels int64 [n]. The row also keys the randomness."""
+    are samples: rows int64 [n] and their labels int64 [n]. The row also keys the randomness.
+    """
 
     inputs: NDArray[np.uint8] | NDArray[np.float32]
     rows: NDArray[np.int64]

@@ -191,9 +191,7 @@ def _run(
         log_every_n_steps=1,
         num_sanity_val_steps=0,
     )
-    data = SampleDataModule(
-        train, val, batch_size=config.trainer.batch_size, seed=config.seed
-    )
+    data = SampleDataModule(train, val, batch_size=config.trainer.batch_size, seed=config.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
@@ -208,5 +206,3 @@ def _uses_gpu(config: Config) -> bool:
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         raise ModelError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
     return config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-
-

@@ -129,7 +129,9 @@ def _packaged(
     if weights == "packaged":
         module = importlib.import_module(package)
         path = Path(getattr(module, holder).get_model_file_path())
-        _fill_in_order(network.body.network, torch.load(path, weights_only=True, map_location="cpu"))
+        _fill_in_order(
+            network.body.network, torch.load(path, weights_only=True, map_location="cpu")
+        )
     return network
 
 

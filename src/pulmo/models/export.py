@@ -36,7 +36,7 @@ class Deployed(nn.Module):
         self.temperature = temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """probabilities [N, K], logits [N, K], embedding [N, D], saliency [N, K, h, w]."""
+        """Probabilities [N, K], logits [N, K], embedding [N, D], saliency [N, K, h, w]."""
         features = self.network.feature_map(image.float() / 255)
         embedding = features.mean(dim=(2, 3))
         logits = self.network.head(embedding)
@@ -88,7 +88,9 @@ def _stripped(model: onnx.ModelProto) -> bytes:
 
 def to_weights(network: Network) -> bytes:
     """All parameters and buffers as safetensors bytes, without metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     return save(tensors)
 
 

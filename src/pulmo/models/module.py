@@ -70,7 +70,8 @@ class ClassifierModule(pl.LightningModule):
         self._seen.clear()
         self.log("val_loss", self._loss(logits, labels, 0.0), prog_bar=True)
         probabilities = logits.softmax(dim=1).cpu().numpy().astype(np.float64)
-        value = auroc(labels.cpu().numpy(), probabilities)
+        positive = 1 if probabilities.shape[1] == 2 else None
+        value = auroc(labels.cpu().numpy(), probabilities, positive)
         self.log("val_auroc", float("nan") if value is None else value, prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, object]:  # type: ignore[override]

@@ -1,0 +1,71 @@
+"""What a developer or a workflow types: `uv run invoke NAME`. Each task calls `uv run …`."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.tasks import task
+
+ACCEPTANCE = Path("tests/acceptance")
+
+
+def _run(context: Context, *command: str) -> None:
+    line = shlex.join(["uv", "run", *command])
+    context.run(line, echo=True, pty=sys.stdout.isatty())
+
+
+@task(help={"overrides": "key=value …, in quotes"})
+def train(context: Context, overrides: str = "") -> None:
+    """Train a model: `invoke train --overrides "data=phantom seed=1"`."""
+    _run(context, "main.py", "train", *shlex.split(overrides))
+
+
+@task
+def test(context: Context) -> None:
+    """Run the quick tests with branch coverage."""
+    _run(context, "coverage", "run", "-m", "pytest")
+    _run(context, "coverage", "combine", "--quiet")
+    _run(context, "coverage", "report")
+
+
+@task
+def lint(context: Context) -> None:
+    """Check style and format."""
+    _run(context, "ruff", "check")
+    _run(context, "ruff", "format", "--check")
+
+
+@task
+def format(context: Context) -> None:  # noqa: A001 - the word a developer types
+    """Mend style and format."""
+    _run(context, "ruff", "check", "--fix")
+    _run(context, "ruff", "format")
+
+
+@task
+def types(context: Context) -> None:
+    """Check types, strictly."""
+    _run(context, "mypy")
+
+
+@task
+def layers(context: Context) -> None:
+    """Check that imports point downward and that files and functions stay small."""
+    _run(context, "lint-imports")
+    _run(context, "pytest", "-q", "tests/unit/test_house.py")
+
+
+@task(positional=["name"], help={"name": "a file of tests/acceptance without test_ and .py"})
+def accept(context: Context, name: str) -> None:
+    """Run one long proof: `invoke accept quickstart`."""
+    path = ACCEPTANCE / f"test_{name}.py"
+    if not path.is_file():
+        known = sorted(p.stem.removeprefix("test_") for p in ACCEPTANCE.glob("test_*.py"))
+        sys.exit(f"no proof is called '{name}'; there are: {', '.join(known)}")
+    _run(context, "pytest", "-o", "addopts=--import-mode=importlib", "-ra", "-v", str(path))
+
+
+@task(pre=[lint, types, layers, test])
+def ci(context: Context) -> None:
+    """Lint, types, layers and tests, as continuous integration runs them."""
