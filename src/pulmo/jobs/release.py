@@ -22,7 +22,7 @@ from pulmo.core.ports import (
 )
 from pulmo.data.manifest import load
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
-from pulmo.jobs.runs import bundle_of
+from pulmo.jobs.run_folder import BUNDLE
 from pulmo.jobs.staged import LIMITS_VARIABLE, REF_VARIABLE, write_limits
 from pulmo.jobs.verdict import read_junit, write_reports
 from pulmo.logs import get_logger
@@ -56,7 +56,8 @@ def resolve(registry: Registry, target: str, *, actor: str) -> Version:
     """The version that `target` names; a bundle or run folder is registered first."""
     path = Path(target)
     if path.is_dir():
-        return registry.register(bundle_of(path), actor=actor)
+        bundle = path / BUNDLE
+        return registry.register(bundle if bundle.is_dir() else path, actor=actor)
     if os.sep in target or target.startswith("."):
         raise ModelError(f"{target} is no folder: give a run, a bundle or name:alias")
     return registry.get(ModelRef.parse(target))

@@ -99,7 +99,7 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> tuple[Model
     missing = [name for name in (REF_VARIABLE, LIMITS_VARIABLE) if not environment.get(name)]
     if missing:
         raise ConfigError(
-            f"{' and '.join(missing)} not set: run `pulmo test-staged pneumonia:staging`, which sets them"
+            f"{' and '.join(missing)} not set: run `pulmo test-staged NAME:ALIAS`, which does"
         )
     return ModelRef.parse(environment[REF_VARIABLE]), Path(environment[LIMITS_VARIABLE])
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """float32 [N, C, H, W] in [0, 1] → [N, D, h, w]; one grey channel feeds all of the body's."""
+        """float32 [N, C, H, W] in [0, 1] → [N, D, h, w]; a grey one feeds every channel."""
         features: Tensor = self.body((images - self.mean) / self.std)
         return features
 
@@ -92,7 +93,7 @@ def _small_cnn(channels: int, classes: int, width: int = 32) -> Network:
 
     widths = [channels, width, 2 * width, 4 * width, 8 * width]
     layers: list[nn.Module] = []
-    for depth, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for depth, (inputs, outputs) in enumerate(pairwise(widths)):
         layers += block(inputs, outputs)
         if depth < 3:
             layers.append(nn.MaxPool2d(2))

@@ -42,7 +42,7 @@ class ClassifierModule(pl.LightningModule):
         self._seen: list[tuple[Tensor, Tensor]] = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout draws from a generator keyed by (seed, step), so that a resumed run repeats it."""
+        """Key what dropout draws by (seed, step), so that a resumed run repeats it."""
         torch.manual_seed((self.seed << 32) + self.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
