@@ -37,7 +37,7 @@ def test_only_the_sources_name_a_data_set_a_class_or_a_task() -> None:
         if path.name in allowed:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if any(node.value.lower() == word for word in words):
-                    told.append((path.name, node.value))
+            value = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+            if isinstance(value, str) and value.lower() in words:
+                told.append((path.name, value))
     assert told == []

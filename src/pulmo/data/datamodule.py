@@ -42,21 +42,30 @@ class SampleDataset(Dataset[Batch]):
         return inputs, labels, rows
 
 
-class KeyedSampler(Sampler[int]):
-    """A new order every epoch, decided by (seed, epoch) alone; Lightning calls `set_epoch`."""
+class KeyedBatches(Sampler[list[int]]):
+    """A new order every epoch, decided by (seed, epoch) alone; Lightning calls `set_epoch`.
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed, self.epoch = n, seed, 0
+    A last batch of one sample is left out, since batch statistics need two.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+        self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n
+        return len(self._starts())
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(permutation(self.seed, self.epoch, self.n).tolist())
+    def __iter__(self) -> Iterator[list[int]]:
+        order = permutation(self.seed, self.epoch, self.n).tolist()
+        for start in self._starts():
+            yield order[start : start + self.batch_size]
+
+    def _starts(self) -> range:
+        alone = self.n > 1 and self.n % self.batch_size == 1
+        return range(0, self.n - 1 if alone else self.n, self.batch_size)
 
 
 class SampleDataModule(pl.LightningDataModule):
@@ -65,21 +74,14 @@ class SampleDataModule(pl.LightningDataModule):
     def __init__(self, train: Samples, val: Samples, *, batch_size: int, seed: int) -> None:
         super().__init__()
         self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
-        self.sampler = KeyedSampler(len(train.labels), seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled; a last batch of one sample is left out, since batch statistics need two."""
-        drop_last = len(self.train.labels) % self.batch_size == 1
-        return _loader(self.train, self.sampler, self.batch_size, drop_last)
+        """Shuffled anew every epoch."""
+        batches = KeyedBatches(len(self.train.labels), self.batch_size, self.seed)
+        return DataLoader(SampleDataset(self.train), sampler=batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """In order, larger batches: no gradients are kept."""
+        """In order, in larger batches: no gradients are kept."""
         dataset = SampleDataset(self.val)
-        return _loader(self.val, SequentialSampler(dataset), 4 * self.batch_size, False)
-
-
-def _loader(
-    samples: Samples, sampler: Sampler[int], batch_size: int, drop_last: bool
-) -> DataLoader[Batch]:
-    batches = BatchSampler(sampler, batch_size, drop_last)
-    return DataLoader(SampleDataset(samples), sampler=batches, batch_size=None)
+        batches = BatchSampler(SequentialSampler(dataset), 4 * self.batch_size, drop_last=False)
+        return DataLoader(dataset, sampler=batches, batch_size=None)

@@ -1,8 +1,9 @@
 """Batches hold the rows they should, in an order keyed by seed and epoch."""
 
 import numpy as np
+import pytorch_lightning as pl
 
-from pulmo.data.datamodule import KeyedSampler, SampleDataModule, Samples
+from pulmo.data.datamodule import Batch, KeyedBatches, SampleDataModule, Samples
 
 
 def samples(n: int = 10) -> Samples:
@@ -29,17 +30,42 @@ def test_validation_is_in_order() -> None:
 
 
 def test_an_epoch_has_its_own_order() -> None:
-    sampler = KeyedSampler(20, seed=1)
-    first = list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
+    batches = KeyedBatches(20, batch_size=20, seed=1)
+    (first,) = batches
+    batches.set_epoch(1)
+    (second,) = batches
     assert first != second
     assert sorted(first) == sorted(second) == list(range(20))
-    sampler.set_epoch(0)
-    assert list(sampler) == first
+    batches.set_epoch(0)
+    assert list(batches) == [first]
 
 
 def test_a_last_batch_of_one_is_left_out() -> None:
-    sizes = [len(labels) for _, labels, _ in module(batch_size=3).train_dataloader()]
-    assert sizes == [3, 3, 3]
-    assert [len(y) for _, y, _ in module(batch_size=4).train_dataloader()] == [4, 4, 2]
+    assert [len(batch) for batch in KeyedBatches(10, 3, seed=0)] == [3, 3, 3]
+    assert [len(batch) for batch in KeyedBatches(10, 4, seed=0)] == [4, 4, 2]
+    assert len(KeyedBatches(10, 3, seed=0)) == 3
+
+
+def test_a_single_sample_is_a_batch() -> None:
+    assert list(KeyedBatches(1, 4, seed=0)) == [[0]]
+    assert list(KeyedBatches(2, 1, seed=0)) in ([[0], [1]], [[1], [0]])
+
+
+def test_lightning_moves_to_the_next_order_by_itself() -> None:
+    seen: list[list[int]] = []
+
+    class Recorder(pl.LightningModule):
+        def training_step(self, batch: Batch, batch_idx: int) -> None:
+            seen.append(batch[2].tolist())
+
+        def configure_optimizers(self) -> None:
+            return None
+
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(Recorder(), datamodule=module(batch_size=10))
+    assert len(seen) == 2
+    assert seen[0] != seen[1]
+    assert sorted(seen[0]) == sorted(seen[1])

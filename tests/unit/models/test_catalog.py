@@ -28,7 +28,6 @@ def test_scores_are_the_pooled_class_activation_map() -> None:
 
 
 def test_packaged_weights_know_imagenet() -> None:
-    """The order of the package's tensors is timm's: a shuffled mapping would give other statistics."""
     plain = build(network("efficientnet_lite0"), channels=3, classes=2, weights=None)
     filled = build(network("efficientnet_lite0"), channels=3, classes=2, weights="packaged")
     stem, filled_stem = (n.body.network.conv_stem.weight for n in (plain, filled))
