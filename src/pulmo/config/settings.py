@@ -1,0 +1,43 @@
+"""Places and secrets, read from the environment (PULMO_…); choices of an experiment never are."""
+
+import re
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pulmo.errors import ConfigError
+
+_USERINFO = re.compile(r"(?<=://)[^/@]*@")
+
+
+class Settings(BaseSettings):
+    """Where things lie. `data_dir` holds made data sets, one folder each; `registry_url` is an
+    SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
+
+    data_dir: Path = Path("data")
+    registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
+    files_url: str = Field(default="models/bundles", min_length=1)
+
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process these settings."""
+        return {f"PULMO_{name.upper()}": str(value) for name, value in self.model_dump().items()}
+
+    def public(self) -> dict[str, str]:
+        """Every setting as text that may be shown: user names and passwords in URLs are hidden."""
+        return {
+            name: _USERINFO.sub("***@", str(value)) for name, value in self.model_dump().items()
+        }
+
+
+def load() -> Settings:
+    """The settings of this process's environment. Raises ConfigError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = f"PULMO_{fault['loc'][0]}".upper()
+        raise ConfigError(f"the environment variable {name} is wrong: {fault['msg']}") from error

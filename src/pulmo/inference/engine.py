@@ -1,0 +1,109 @@
+"""ONNX Runtime: a bundle's graph as a function from pixels to outputs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from pulmo.core.bundle import GRAPH, Bundle, Specification
+from pulmo.core.decision import Outputs
+from pulmo.core.preprocess import Pixels
+from pulmo.errors import ModelError
+
+INPUT = "image"
+BATCH = 16
+
+_FATAL = 4  # ONNX Runtime's log level: its errors are raised here, not printed
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded graph; safe to call from several threads at once."""
+
+    specification: Specification
+    session: ort.InferenceSession
+
+    def __call__(self, pixels: Pixels) -> Outputs:
+        """Outputs for uint8 pixels [N, C, H, W], N ≥ 1, in one pass.
+
+        Raises ModelError for other pixels, and for a graph that fails or returns what its bundle
+        does not declare: wrong shapes, values that are not finite.
+        """
+        spec = self.specification.input
+        expected = (spec.channels, spec.height, spec.width)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
+            raise ModelError(
+                f"the graph takes uint8 [N, {', '.join(map(str, expected))}], "
+                f"not {pixels.dtype} {list(pixels.shape)}"
+            )
+        if len(pixels) == 0:
+            raise ModelError("the graph was given no picture at all")
+        names = list(self.specification.outputs)
+        try:
+            arrays = self.session.run(names, {INPUT: pixels})
+        except Exception as error:
+            raise ModelError(f"the graph failed on {len(pixels)} pictures: {error}") from error
+        return self._checked(dict(zip(names, arrays, strict=True)), len(pixels))
+
+    def infer(self, pixels: Pixels, batch: int = BATCH) -> Outputs:
+        """As a call, in batches of at most `batch` pictures, so that memory stays bounded."""
+        parts = [self(pixels[i : i + batch]) for i in range(0, max(len(pixels), 1), batch)]
+        names = self.specification.outputs
+        return Outputs(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+        )
+
+    def _checked(self, arrays: dict[str, Any], count: int) -> Outputs:
+        classes = len(self.specification.classes)
+        for name, array in arrays.items():
+            shape = array.shape
+            right = {
+                "embedding": len(shape) == 2 and shape[0] == count,
+                "saliency": len(shape) == 4 and shape[:2] == (count, classes),
+            }.get(name, shape == (count, classes))
+            if not right or array.dtype != np.float32:
+                raise ModelError(f"the graph returned {name} as {array.dtype} {list(shape)}")
+            if not np.isfinite(array).all():
+                raise ModelError(f"the graph returned values of {name} that are not finite")
+        return Outputs(**arrays)
+
+
+def load(bundle: Bundle, threads: int | None = None) -> Engine:
+    """The graph of a bundle, ready to be called; `threads` None leaves the number to the runtime.
+
+    The graph is one file and uses standard operators only: neither external data nor a custom
+    operator library is ever read. Raises ModelError.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    # External data would be looked for below this path, which is a file: nothing is ever found.
+    folder = str((bundle.path / GRAPH).resolve())
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    try:
+        session = ort.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{bundle.path / GRAPH} cannot be loaded: {error}") from error
+    _check_signature(session, bundle.info.specification, bundle.path / GRAPH)
+    return Engine(bundle.info.specification, session)
+
+
+def _check_signature(session: ort.InferenceSession, spec: Specification, where: object) -> None:
+    inputs = session.get_inputs()
+    expected = [spec.input.channels, spec.input.height, spec.input.width]
+    fits = (
+        len(inputs) == 1
+        and inputs[0].name == INPUT
+        and inputs[0].type == "tensor(uint8)"
+        and len(inputs[0].shape) == 4
+        and inputs[0].shape[1:] == expected
+        and not isinstance(inputs[0].shape[0], int)
+    )
+    if not fits:
+        given = [(node.name, node.type, node.shape) for node in inputs]
+        raise ModelError(f"{where} must take '{INPUT}' as uint8 [N, *{expected}], not {given}")
+    missing = set(spec.outputs) - {node.name for node in session.get_outputs()}
+    if missing:
+        raise ModelError(f"{where} lacks the declared outputs {', '.join(sorted(missing))}")
