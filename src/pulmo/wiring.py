@@ -1,7 +1,13 @@
 """Adapters built from settings; nothing else knows which adapter stands behind a port."""
 
+from pathlib import Path
+
 from pulmo.config.settings import Settings
-from pulmo.core.ports import Registry
+from pulmo.core.bundle import SUMS, Bundle, verify
+from pulmo.core.ports import ModelRef, Registry
+from pulmo.errors import ModelError
+
+BUNDLE = "bundle"  # where a run's folder keeps its bundle
 
 
 def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
@@ -9,3 +15,18 @@ def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     from pulmo.registry import local
 
     return local.open_registry(settings.registry_url, settings.files_url, read_only=read_only)
+
+
+def open_bundle(settings: Settings, target: str) -> Bundle:
+    """The verified bundle of a reference (`name:alias` …), a bundle folder or a run folder."""
+    folder = Path(target)
+    if folder.is_dir():
+        return open_bundle_folder(folder)
+    if folder.is_absolute() or len(folder.parts) > 1:
+        raise ModelError(f"{target} is no folder: give a bundle, a run or name:alias")
+    return verify(open_registry(settings, read_only=True).fetch(ModelRef.parse(target)))
+
+
+def open_bundle_folder(folder: Path) -> Bundle:
+    """The verified bundle that a folder is, or that a run's folder holds. Raises ModelError."""
+    return verify(folder if (folder / SUMS).is_file() else folder / BUNDLE)

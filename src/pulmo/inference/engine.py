@@ -1,12 +1,13 @@
 """ONNX Runtime: a bundle's graph as a function from pixels to outputs."""
 
-from dataclasses import dataclass
+import os
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
-from pulmo.core.bundle import GRAPH, Bundle, Specification
+from pulmo.core.bundle import Bundle, Specification
 from pulmo.core.decision import Outputs
 from pulmo.core.preprocess import Pixels
 from pulmo.errors import ModelError
@@ -14,15 +15,45 @@ from pulmo.errors import ModelError
 INPUT = "image"
 BATCH = 16
 
+_EXTERNAL = "session.model_external_initializers_file_folder_path"
+_FAULTS = (
+    faults.EPFail,
+    faults.Fail,
+    faults.InvalidArgument,
+    faults.InvalidGraph,
+    faults.InvalidProtobuf,
+    faults.NoModel,
+    faults.NotImplemented,
+    faults.RuntimeException,
+    ValueError,
+)
 _FATAL = 4  # ONNX Runtime's log level: its errors are raised here, not printed
 
 
-@dataclass(frozen=True)
 class Engine:
-    """A loaded graph; safe to call from several threads at once."""
+    """A graph that answers; safe to call from several threads at once.
 
-    specification: Specification
-    session: ort.InferenceSession
+    `graph` holds the bytes of one ONNX file with standard operators: neither external data nor a
+    library of custom operators is ever read. `threads` None leaves their number to the runtime.
+    Raises ModelError for a graph that does not load or is not what `specification` says.
+    """
+
+    def __init__(
+        self, graph: bytes, specification: Specification, threads: int | None = None
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = threads or 0
+        # External data would be looked for below a file, where nothing can lie.
+        options.add_session_config_entry(_EXTERNAL, os.devnull)
+        try:
+            session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except _FAULTS as error:
+            raise ModelError(f"the graph cannot be loaded: {error}") from error
+        _check_signature(session, specification)
+        self.specification = specification
+        self._session = session
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Outputs for uint8 pixels [N, C, H, W], N ≥ 1, in one pass.
@@ -41,7 +72,7 @@ class Engine:
             raise ModelError("the graph was given no picture at all")
         names = list(self.specification.outputs)
         try:
-            arrays = self.session.run(names, {INPUT: pixels})
+            arrays = self._session.run(names, {INPUT: pixels})
         except Exception as error:
             raise ModelError(f"the graph failed on {len(pixels)} pictures: {error}") from error
         return self._checked(dict(zip(names, arrays, strict=True)), len(pixels))
@@ -70,27 +101,14 @@ class Engine:
 
 
 def load(bundle: Bundle, threads: int | None = None) -> Engine:
-    """The graph of a bundle, ready to be called; `threads` None leaves the number to the runtime.
-
-    The graph is one file and uses standard operators only: neither external data nor a custom
-    operator library is ever read. Raises ModelError.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL
-    options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or 0
-    # External data would be looked for below this path, which is a file: nothing is ever found.
-    folder = str((bundle.path / GRAPH).resolve())
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    """The graph of a bundle, ready to be called. Raises ModelError."""
     try:
-        session = ort.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{bundle.path / GRAPH} cannot be loaded: {error}") from error
-    _check_signature(session, bundle.info.specification, bundle.path / GRAPH)
-    return Engine(bundle.info.specification, session)
+        return Engine(bundle.graph, bundle.info.specification, threads)
+    except ModelError as error:
+        raise ModelError(f"{bundle.path}: {error}") from error
 
 
-def _check_signature(session: ort.InferenceSession, spec: Specification, where: object) -> None:
+def _check_signature(session: ort.InferenceSession, spec: Specification) -> None:
     inputs = session.get_inputs()
     expected = [spec.input.channels, spec.input.height, spec.input.width]
     fits = (
@@ -103,7 +121,7 @@ def _check_signature(session: ort.InferenceSession, spec: Specification, where: 
     )
     if not fits:
         given = [(node.name, node.type, node.shape) for node in inputs]
-        raise ModelError(f"{where} must take '{INPUT}' as uint8 [N, *{expected}], not {given}")
+        raise ModelError(f"the graph must take '{INPUT}' as uint8 [N, *{expected}], not {given}")
     missing = set(spec.outputs) - {node.name for node in session.get_outputs()}
     if missing:
-        raise ModelError(f"{where} lacks the declared outputs {', '.join(sorted(missing))}")
+        raise ModelError(f"the graph lacks the declared outputs {', '.join(sorted(missing))}")

@@ -1,0 +1,1 @@
+"""What each verb of the command line reads, asks a job for, and prints."""

@@ -1,0 +1,188 @@
+"""The verbs of the loop: quickstart, data, train, evaluate, predict, export and the tests."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pulmo.verbs import output
+from pulmo.verbs.options import ASKED, AsJson, Overrides, actor, example
+from pulmo.verbs.registry import configured, show_verdict
+
+app = typer.Typer()
+
+
+class Split(StrEnum):
+    """What may be measured at will; the gate split is the staged tests' alone."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@app.command(epilog=example("pulmo quickstart"))
+@app.command(
+    epilog=example("pulmo data data=folder data.root=/path/to/pictures registry.name=my-task")
+)
+def data(overrides: Overrides = None, json: AsJson = False) -> None:
+    """Collect, check and split the configured data set."""
+    from pulmo.config import settings
+    from pulmo.config.compose import compose
+    from pulmo.jobs.data import prepare
+
+    prepared = prepare(compose(overrides or []), settings.load().data_dir)
+    dataset, report = prepared.dataset, prepared.report
+    if json:
+        output.as_json({"folder": dataset.folder, "report": report})
+        return
+    classes = dataset.manifest.classes
+    rows = [
+        (split, *(found.get(name, 0) for name in classes), sum(found.values()))
+        for split, found in report.counts.items()
+    ]
+    output.table(("split", *classes, "all"), rows)
+    for finding in report.findings:
+        typer.echo(f"{finding.severity}: {finding.message}")
+    typer.echo(f"{report.name} {report.digest[:12]} in {dataset.folder}")
+
+
+@app.command(
+    epilog=example(
+        "pulmo train model=small_cnn recipe=finetune trainer.max_epochs=3", "pulmo train --stage"
+    )
+)
+def train(
+    overrides: Overrides = None,
+    stage: Annotated[
+        bool, typer.Option("--stage", help="Register the model, test it, promote it if it passes.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Train a model and write its run folder and bundle."""
+    from pulmo.config import settings
+    from pulmo.config.compose import compose
+    from pulmo.jobs.train import train as run
+
+    config, places = compose(overrides or []), settings.load()
+    trained = run(config, places.data_dir)
+    info = trained.bundle.info
+    if not json:
+        typer.echo(f"run    {trained.run_dir}")
+        typer.echo(f"model  {info.name}@{info.model_digest[:12]}")
+        typer.echo(f"val    {info.score_metric} {info.score:.4f}")
+    verdict = None
+    if stage:
+        from pulmo.jobs import release
+        from pulmo.wiring import open_registry
+
+        target, registry = str(trained.run_dir), open_registry(places)
+        verdict = release.stage(registry, target, config, places, actor=actor(), reason=ASKED)
+    if json:
+        told = {"run": trained.run_dir, "name": info.name, "model_digest": info.model_digest}
+        output.as_json({**told, "metrics": info.metrics, "verdict": verdict})
+    elif verdict is not None:
+        show_verdict(verdict)
+
+
+@app.command(epilog=example("pulmo evaluate --model phantom-demo:production --split test"))
+def evaluate(
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="name:alias, a bundle or a run folder; else the newest finished run."),
+    ] = None,
+    split: Annotated[
+        list[Split] | None, typer.Option(help="Repeat for several; val and test if left out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the report; else one below run.root.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Measure a model, with intervals, and write a report."""
+    from pulmo.config import settings
+    from pulmo.config.compose import compose
+    from pulmo.data.manifest import load
+    from pulmo.jobs.evaluate import evaluate as run
+    from pulmo.jobs.run_folder import latest
+    from pulmo.wiring import open_bundle
+
+    places = settings.load()
+    if model is None:
+        config = compose(overrides or [])
+        model = str(latest(Path(config.run.root), config.registry.name))
+    else:
+        config = configured(model, overrides)
+    bundle = open_bundle(places, model)
+    label = f"{bundle.info.name}-{bundle.info.model_digest[:12]}"
+    out = out or Path(config.run.root) / "evaluations" / label
+    dataset = load(places.data_dir, config.data.name)
+    found = run(bundle, dataset, tuple(split or (Split.VAL, Split.TEST)), out, config.evaluate)
+    if json:
+        output.as_json({"out": out, "metrics": found.metrics})
+        return
+    for name, metrics in found.metrics.items():
+        rows = [(key, one.value, one.low, one.high) for key, one in metrics.items()]
+        output.table((name, "value", "low", "high"), rows)
+        typer.echo()
+    typer.echo(f"report  {out / 'report.html'}")
+
+
+@app.command(epilog=example("pulmo export --run runs/20260101-120000-phantom-demo"))
+def export(
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option(help="A run folder; else the newest finished run.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Make the bundle of a run from its weights, where it is not there yet."""
+    from pulmo.config import settings
+    from pulmo.config.compose import compose
+    from pulmo.jobs.run_folder import latest
+    from pulmo.jobs.train import export as make
+
+    if run is None:
+        config = compose(overrides or [])
+        run = latest(Path(config.run.root), config.registry.name)
+    bundle = make(run, settings.load().data_dir)
+    told = {"bundle": bundle.path, "digest": bundle.digest, "model": bundle.info.model_digest}
+    output.as_json(told) if json else typer.echo(f"{bundle.path}  {bundle.info.model_digest[:12]}")
+
+
+@app.command("test-staged", epilog=example("pulmo test-staged phantom-demo:latest"))
+def judge(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")],
+    overrides: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Run the staged tests on one registered model and store the verdict; nothing is moved."""
+    from pulmo.config import settings
+    from pulmo.core.ports import ModelRef
+    from pulmo.errors import RefusedError
+    from pulmo.jobs import release
+    from pulmo.wiring import open_registry
+
+    places = settings.load()
+    registry = open_registry(places)
+    version = registry.get(ModelRef.parse(ref))
+    verdict = release.judge(registry, version, configured(ref, overrides), places)
+    output.as_json(verdict) if json else show_verdict(verdict)
+    if not verdict.passed:
+        raise RefusedError(f"{version.label} does not pass the staged tests")
+
+
+@app.command("test", epilog=example("pulmo test"))
+def run_tests() -> None:
+    """Run the project's quick tests (in a checkout)."""
+    import subprocess
+    import sys
+
+    from pulmo.errors import ConfigError
+
+    root = Path(__file__).resolve().parents[3]
+    if not (root / "tests").is_dir():
+        raise ConfigError("an installed package has no tests: run this in a checkout of Pulmo")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "tests"], cwd=root, check=False)
+    raise typer.Exit(done.returncode)

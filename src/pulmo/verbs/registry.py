@@ -1,0 +1,204 @@
+"""`registry …`: versions, aliases, their history, and the verbs that move them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pulmo.verbs import output
+from pulmo.verbs.options import ASKED, AsJson, Overrides, Reason, actor, example
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pulmo.config.schema import Config
+    from pulmo.config.settings import Settings
+    from pulmo.core.ports import Move, Registry, Verdict, Version
+
+app = typer.Typer(
+    help="Registered models: list, show, history, stage, promote, rollback, delete.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")]
+
+
+@app.command("list", epilog=example("pulmo registry list"))
+def list_models(json: AsJson = False) -> None:
+    """Every model with its newest version and what is in production."""
+    registry, _ = _open(read_only=True)
+    found = {name: registry.versions(name) for name in registry.names()}
+    aliases = {
+        name: {alias: version.number for version in versions for alias in version.aliases}
+        for name, versions in found.items()
+    }
+    if json:
+        output.as_json(
+            [{"name": n, "versions": len(v), "aliases": aliases[n]} for n, v in found.items()]
+        )
+        return
+    rows = [
+        (name, len(versions), [f"{a}=v{n}" for a, n in sorted(aliases[name].items())])
+        for name, versions in found.items()
+    ]
+    output.table(("model", "versions", "aliases"), rows)
+
+
+@app.command(
+    epilog=example(
+        "pulmo registry show phantom-demo", "pulmo registry show phantom-demo:production --json"
+    )
+)
+def show(ref: Ref, json: AsJson = False) -> None:
+    """The versions of a model, or one version with its origins and verdicts."""
+    from pulmo.core.ports import ModelRef
+
+    registry, _ = _open(read_only=True)
+    if ":" not in ref and "@" not in ref:
+        _show_versions(registry.versions(ref), json)
+        return
+    version = registry.get(ModelRef.parse(ref))
+    lineages = registry.lineages(version)
+    verdicts = registry.verdicts(version.name, version.model_digest)
+    if json:
+        output.as_json({"version": version, "lineages": lineages, "verdicts": verdicts})
+        return
+    _show_versions([version], json)
+    for lineage in lineages:
+        output.table(
+            ("origin", "value"), sorted((k, v) for k, v in lineage.items() if k != "configuration")
+        )
+    for verdict in verdicts:
+        show_verdict(verdict)
+
+
+@app.command(epilog=example("pulmo registry history phantom-demo"))
+def history(name: Name, json: AsJson = False) -> None:
+    """Every move of a model's aliases: when, from where to where, who and why."""
+    registry, _ = _open(read_only=True)
+    moves = registry.history(name)
+    output.as_json(moves) if json else _show_moves(moves)
+
+
+@app.command(epilog=example("pulmo registry stage phantom-demo:latest"))
+def stage(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A reference, a bundle folder or a run folder.")
+    ],
+    overrides: Overrides = None,
+    reason: Reason = ASKED,
+    json: AsJson = False,
+) -> None:
+    """Register if needed, run the staged tests, promote only what passes (else exit code 3)."""
+    from pulmo.jobs import release
+
+    registry, settings = _open()
+    config = configured(target, overrides)
+    verdict = release.stage(registry, target, config, settings, actor=actor(), reason=reason)
+    output.as_json(verdict) if json else show_verdict(verdict)
+
+
+@app.command(
+    epilog=example('pulmo registry promote phantom-demo:v3 --reason "after the night\'s review"')
+)
+def promote(
+    ref: Ref, overrides: Overrides = None, reason: Reason = ASKED, json: AsJson = False
+) -> None:
+    """Move `production` to a version whose stored verdict passes."""
+    from pulmo.core.ports import ModelRef
+    from pulmo.jobs import release
+
+    registry, _ = _open()
+    version = registry.get(ModelRef.parse(ref))
+    config = configured(ref, overrides)
+    _show_move(release.promote(registry, version, config, actor=actor(), reason=reason), json)
+
+
+@app.command(epilog=example("pulmo registry rollback phantom-demo --to v1"))
+def rollback(
+    name: Name,
+    to: Annotated[
+        str | None, typer.Option(help="A version that was in production; else the one before.")
+    ] = None,
+    reason: Reason = ASKED,
+    json: AsJson = False,
+) -> None:
+    """Move `production` back to the version that held it before."""
+    from pulmo.core.ports import ModelRef
+
+    registry, _ = _open()
+    number = None if to is None else registry.get(ModelRef.parse(f"{name}:{to}")).number
+    _show_move(registry.rollback(name, to=number, actor=actor(), reason=reason), json)
+
+
+@app.command(epilog=example("pulmo registry delete phantom-demo:v2"))
+def delete(ref: Ref, reason: Reason = ASKED, json: AsJson = False) -> None:
+    """Forget a version that no alias points at."""
+    from pulmo.core.ports import ModelRef
+
+    registry, _ = _open()
+    version = registry.get(ModelRef.parse(ref))
+    registry.delete(version.name, version.number, actor=actor(), reason=reason)
+    output.as_json({"deleted": version.label}) if json else typer.echo(f"deleted {version.label}")
+
+
+def configured(target: str, overrides: list[str] | None) -> "Config":
+    """The configuration that judges the model of a reference, bundle folder or run folder."""
+    from pulmo.config.compose import compose_for_model
+    from pulmo.core.ports import ModelRef
+    from pulmo.wiring import open_bundle_folder
+
+    folder = Path(target)
+    name = open_bundle_folder(folder).info.name if folder.is_dir() else ModelRef.parse(target).name
+    return compose_for_model(name, overrides or [])
+
+
+def show_verdict(verdict: "Verdict") -> None:
+    """Print every check of a verdict and its sum."""
+    output.table(
+        ("check", "passed", "detail"),
+        [(one.name, "yes" if one.passed else "NO", one.detail) for one in verdict.checks],
+    )
+    against = verdict.champion_digest[:12] if verdict.champion_digest else "no champion"
+    word = "passed" if verdict.passed else "refused"
+    typer.echo(f"{verdict.name}@{verdict.model_digest[:12]} {word} (against {against})")
+
+
+def _open(*, read_only: bool = False) -> tuple["Registry", "Settings"]:
+    from pulmo.config.settings import load
+    from pulmo.wiring import open_registry
+
+    settings = load()
+    return open_registry(settings, read_only=read_only), settings
+
+
+def _show_versions(versions: "list[Version]", json: bool) -> None:
+    if json:
+        output.as_json(versions)
+        return
+    rows = [
+        (v.label, v.metric, v.score, v.model_digest[:12], v.created_at, v.created_by, v.aliases)
+        for v in versions
+    ]
+    output.table(("version", "metric", "score", "digest", "created", "by", "aliases"), rows)
+
+
+def _show_moves(moves: "list[Move]") -> None:
+    rows = [
+        (m.at, m.alias, m.action, _number(m.before), _number(m.after), m.actor, m.reason)
+        for m in moves
+    ]
+    output.table(("when", "alias", "action", "from", "to", "who", "why"), rows)
+
+
+def _show_move(move: "Move", json: bool) -> None:
+    output.as_json(move) if json else _show_moves([move])
+
+
+def _origin(lineage: "Mapping[str, Any]") -> list[tuple[str, object]]:
+    return [(name, value) for name, value in lineage.items() if name != "configuration"]
+
+
+def _number(version: int | None) -> str | None:
+    return None if version is None else f"v{version}"
