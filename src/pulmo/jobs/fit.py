@@ -1,5 +1,6 @@
 """Training pictures to trained weights, by one of the two recipes."""
 
+import logging
 import os
 import sys
 import warnings
@@ -177,6 +178,7 @@ def _run(
     callbacks: list[Callback] = [best]
     if config.trainer.patience is not None:
         callbacks.append(EarlyStopping("val_loss", patience=config.trainer.patience))
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips, not news
     trainer = pl.Trainer(
         max_epochs=config.trainer.max_epochs,
         accelerator="gpu" if _uses_gpu(config) else "cpu",

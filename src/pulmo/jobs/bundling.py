@@ -1,0 +1,158 @@
+"""A trained network to a bundle: everything that is chosen is chosen here, on validation data."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pulmo.config.schema import Config, DecisionConfig
+from pulmo.core import calibration
+from pulmo.core.bundle import (
+    Bundle,
+    BundleInfo,
+    DecisionSpec,
+    Lineage,
+    NetworkSpec,
+    Specification,
+    model_digest,
+    write,
+)
+from pulmo.core.decision import Outputs, fit_outliers
+from pulmo.core.preprocess import InputSpec, Pixels
+from pulmo.core.statistics import picture_statistics
+from pulmo.data.cache import open_pixels
+from pulmo.data.datamodule import Samples
+from pulmo.data.manifest import DataSet
+from pulmo.inference.engine import Engine
+from pulmo.jobs.card import model_card
+from pulmo.jobs.evaluate import measure
+from pulmo.jobs.fit import samples
+from pulmo.models.catalog import Network
+from pulmo.models.export import OUTPUTS, to_graph, to_weights
+from pulmo.progress import track
+
+SCORE_METRIC = "auroc"
+BATCH = 32
+
+
+def make_bundle(
+    network: Network, config: Config, dataset: DataSet, origin: Lineage, folder: Path
+) -> Bundle:
+    """Calibrate and export `network` into `folder`, which appears whole or not at all.
+
+    Temperature, threshold, refer band, outlier limit and metrics come from the validation split,
+    all but the temperature from the very graph that will be served.
+    """
+    plain = InputSpec(
+        height=config.model.image_size,
+        width=config.model.image_size,
+        channels=config.data.channels,
+        resize=config.data.resize,
+    )
+    pixels = open_pixels(dataset, plain)
+    val = samples(dataset, pixels, "val")
+    temperature = calibration.temperature(_logits(network, val), val.labels)
+    graph, weights = to_graph(network, temperature, plain), to_weights(network)
+    draft = _draft(config, dataset.manifest.classes, plain, temperature)
+    outputs = Engine(graph, draft).infer(np.ascontiguousarray(pixels[val.rows]))
+    decision = _decision(config, outputs, val.labels, dataset.manifest.classes)
+    assert outputs.embedding is not None
+    patients = np.array([dataset.manifest.rows[row].patient for row in val.rows])
+    outliers, embeddings = fit_outliers(
+        outputs.embedding, config.decision.neighbours, config.decision.outliers, patients
+    )
+    specification = draft.model_copy(update={"decision": decision, "outliers": outliers})
+    metrics, curves = measure(
+        specification, embeddings, outputs, val.labels, patients, config.evaluate, config.seed
+    )
+    info = BundleInfo(
+        name=config.registry.name,
+        model_digest=model_digest(graph, weights, specification),
+        specification=specification,
+        metrics={"val": metrics},
+        curves=curves,
+        score_metric=SCORE_METRIC,
+        lineage=origin,
+    )
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    write(
+        partial,
+        graph=graph,
+        weights=weights,
+        reference=_reference(embeddings, outputs, val),
+        members=_members(dataset),
+        info=info,
+        card=model_card(info, config.data.intended_use),
+    )
+    partial.rename(folder)
+    return Bundle(path=folder, digest=_digest(folder), info=info)
+
+
+def _logits(network: Network, part: Samples) -> NDArray[np.float64]:
+    found = []
+    starts = range(0, len(part.rows), BATCH)
+    with torch.inference_mode():
+        for start in track(starts, "calibrating", total=len(starts)):
+            pixels = torch.from_numpy(part.inputs[part.rows[start : start + BATCH]])
+            found.append(network(pixels.float() / 255).double().numpy())
+    return np.concatenate(found)
+
+
+def _draft(
+    config: Config, classes: tuple[str, ...], plain: InputSpec, temperature: float
+) -> Specification:
+    """A specification whose decision and outlier limits are still to be chosen."""
+    return Specification(
+        classes=classes,
+        input=plain,
+        network=NetworkSpec(architecture=config.model.architecture, options=config.model.options),
+        outputs=OUTPUTS,
+        temperature=temperature,
+        decision=DecisionSpec(rule="argmax", refer_low=0, refer_high=0),
+    )
+
+
+def _decision(
+    config: Config, outputs: Outputs, labels: NDArray[np.int64], classes: tuple[str, ...]
+) -> DecisionSpec:
+    chosen: DecisionConfig = config.decision
+    positive = config.data.positive
+    if positive is None:
+        low, high = calibration.refer_band(outputs.probabilities.max(axis=1), None, chosen.refer)
+        return DecisionSpec(rule="argmax", refer_low=low, refer_high=high)
+    index = classes.index(positive)
+    scores = outputs.probabilities[:, index]
+    threshold = calibration.threshold(scores, labels == index, chosen.objective)
+    low, high = calibration.refer_band(scores, threshold, chosen.refer)
+    return DecisionSpec(
+        rule="threshold", positive=positive, threshold=threshold, refer_low=low, refer_high=high
+    )
+
+
+def _reference(
+    embeddings: NDArray[np.float16], outputs: Outputs, val: Samples
+) -> dict[str, NDArray[np.generic]]:
+    found = picture_statistics(val.inputs[val.rows])
+    return {
+        "embeddings": embeddings,
+        "probabilities": outputs.probabilities.astype(np.float32),
+        "labels": val.labels,
+        **{f"stat_{name}": value for name, value in found.items()},
+    }
+
+
+def _members(dataset: DataSet) -> dict[str, NDArray[np.generic]]:
+    number = {"train": 0, "val": 1}
+    rows = [row for row in dataset.manifest.rows if row.split in number]
+    digests = np.frombuffer(b"".join(bytes.fromhex(r.pixels) for r in rows), dtype=np.uint8)
+    splits = np.array([number[row.split] for row in rows], dtype=np.uint8)
+    return {"digests": digests.reshape(-1, 32), "splits": splits}
+
+
+def _digest(folder: Path) -> str:
+    from pulmo.core.bundle import SUMS, file_digest
+
+    return file_digest(folder / SUMS)
