@@ -1,0 +1,200 @@
+"""Bundles kept by their digest: in a folder, or at any fsspec URL with a local copy."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pulmo.core.bundle import FILES, SUMS, Bundle, sha256, verify
+from pulmo.errors import ModelError, NotFoundError, PulmoError, RegistryError
+
+
+class BundleFiles(Protocol):
+    """A content-addressed store of bundles; any number of writers may store the same one."""
+
+    def store(self, bundle: Bundle) -> None:
+        """Keep a verified bundle; when this returns its bytes are safe. Raises RegistryError."""
+
+    def fetch(self, digest: str) -> Path:
+        """A local folder with the bundle of this digest, every file checked.
+
+        Raises NotFoundError where it is missing, ModelError where it is damaged.
+        """
+
+
+def open_files(url: str, *, cache: Path | None = None) -> BundleFiles:
+    """The store at `url`: a folder (`models/bundles`, `file:///srv/bundles`) or an fsspec URL.
+
+    Nothing is made before the first bundle is stored. `cache` holds copies of remote bundles.
+    Raises RegistryError for a protocol that is unknown or whose package is missing.
+    """
+    protocol, separator, path = url.partition("://")
+    if not separator or protocol == "file":
+        return FolderFiles(Path(path if separator else url))
+    return RemoteFiles(url, cache or Path.home() / ".cache" / "pulmo" / "bundles")
+
+
+class FolderFiles:
+    """Bundles in a local folder, one sub-folder each, named by its digest."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def store(self, bundle: Bundle) -> None:
+        """Copy a bundle in, unless it is there and whole."""
+        self.add(bundle.digest, lambda folder: _copy(bundle.path, folder))
+
+    def fetch(self, digest: str) -> Path:
+        """The bundle's folder in this store."""
+        folder = self._root / digest
+        with _explained(str(self._root)):
+            if not folder.is_dir():
+                raise NotFoundError(
+                    f"the files of bundle {digest} are not in {self._root}: check PULMO_FILES_URL"
+                )
+            return _require_digest(folder, digest)
+
+    def add(self, digest: str, fill: Callable[[Path], None]) -> Path:
+        """Let `fill` write a bundle into a temporary folder, verify it and give it its name."""
+        target = self._root / digest
+        with _explained(str(self._root)):
+            if _is_whole(target, digest):
+                _sync(self._root)  # whoever renamed it here may not have come so far
+                return target
+            self._root.mkdir(parents=True, exist_ok=True)
+            folder = self._root / f".new-{uuid.uuid4().hex}"
+            folder.mkdir()
+            try:
+                fill(folder)
+                _require_digest(folder, digest)
+                _sync(folder)
+                self._take_over(folder, target, digest)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            _sync(self._root)
+            _sync(self._root.parent)
+        return target
+
+    def _take_over(self, folder: Path, target: Path, digest: str) -> None:
+        """Rename onto the target; a damaged one is put aside, a whole one was first and stays."""
+        aside = self._root / f".damaged-{uuid.uuid4().hex}"
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+            if _is_whole(target, digest):
+                return
+            target.rename(aside)
+            folder.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+class RemoteFiles:
+    """Bundles at an fsspec URL, fetched into a local folder before they are used."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        self._url = url.rstrip("/")
+        self._cache = FolderFiles(cache)
+        self._system, self._root = _open_system(self._url)
+
+    def store(self, bundle: Bundle) -> None:
+        """Upload a bundle, its sums last: where they are, everything else is."""
+        with _reached(self._url):
+            if self._holds(bundle):
+                return
+            remote = f"{self._root}/{bundle.digest}"
+            self._system.makedirs(remote, exist_ok=True)
+            for name in (*FILES, SUMS):
+                self._system.put_file(str(bundle.path / name), f"{remote}/{name}")
+
+    def fetch(self, digest: str) -> Path:
+        """A verified copy in the cache folder, downloaded where it is missing or damaged."""
+        return self._cache.add(digest, lambda folder: self._download(digest, folder))
+
+    def _download(self, digest: str, folder: Path) -> None:
+        remote = f"{self._root}/{digest}"
+        with _reached(self._url):
+            if not self._system.exists(f"{remote}/{SUMS}"):
+                raise NotFoundError(
+                    f"the files of bundle {digest} are not at {self._url}: check PULMO_FILES_URL"
+                )
+            for name in (*FILES, SUMS):
+                self._system.get_file(f"{remote}/{name}", str(folder / name))
+                _sync(folder / name)
+
+    def _holds(self, bundle: Bundle) -> bool:
+        remote = f"{self._root}/{bundle.digest}"
+        if not self._system.exists(f"{remote}/{SUMS}"):
+            return False
+        return sha256(self._system.cat_file(f"{remote}/{SUMS}")) == bundle.digest and all(
+            self._system.exists(f"{remote}/{name}")
+            and self._system.size(f"{remote}/{name}") == (bundle.path / name).stat().st_size
+            for name in FILES
+        )
+
+
+def _open_system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    with _reached(url):
+        system, root = url_to_fs(url)
+    return system, str(root).rstrip("/")
+
+
+def _copy(source: Path, folder: Path) -> None:
+    for name in (*FILES, SUMS):
+        shutil.copyfile(source / name, folder / name)
+        _sync(folder / name)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the entries of a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders and journals their entries itself
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _require_digest(folder: Path, digest: str) -> Path:
+    found = verify(folder).digest
+    if found != digest:
+        raise ModelError(f"{folder} holds bundle {found}, not {digest}: fetch or store it again")
+    return folder
+
+
+def _is_whole(folder: Path, digest: str) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        _require_digest(folder, digest)
+    except ModelError:
+        return False
+    return True
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(
+            f"the bundles at {place} cannot be read or written: {error.strerror or error}; check "
+            "that the place exists, your rights there and its free space"
+        ) from error
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    try:
+        yield
+    except PulmoError:
+        raise
+    except Exception as error:  # each file system raises what its client library likes
+        raise RegistryError(f"the bundles at {url} cannot be reached or used: {error}") from error

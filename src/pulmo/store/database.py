@@ -1,0 +1,266 @@
+"""A database by URL: engine, transactions, migrations and errors that a person understands."""
+
+import json
+import math
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from pulmo.errors import ConfigError, RegistryError
+from pulmo.store.tables import Base
+
+HEAD = "0001"  # the newest file in migrations/versions
+BUSY_SECONDS = 60.0
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_ADVISORY_LOCK = 0x70756C6D6F  # any constant that nobody else takes
+# What SQLite and the drivers say → what a person can do about it.
+_ADVICE = {
+    "no space left": "its disk is full: make room and repeat the command",
+    "disk is full": "its disk is full: make room and repeat the command",
+    "locked": f"other processes kept it locked for {BUSY_SECONDS:.0f} s: repeat the command",
+    "readonly": "it cannot be written: check the rights of the file and of its folder",
+    "unable to open": "it cannot be opened: check the path and the rights of its folder",
+    "not a database": "the file is no SQLite database: restore it from a backup",
+    "malformed": "the file is damaged: restore it from a backup",
+    "disk i/o error": "its disk failed to read or write: check the disk and its free space",
+    "could not connect": "the server cannot be reached: check the address and that it runs",
+    "connection refused": "the server cannot be reached: check the address and that it runs",
+}
+
+
+class Database:
+    """Transactions on one database; safe to share between threads, made by `open_database`."""
+
+    def __init__(self, engine: Engine, *, read_only: bool) -> None:
+        self._label = engine.url.render_as_string(hide_password=True)
+        self._engine = engine
+        self._read_only = read_only
+        # One snapshot a transaction; SQLite's WAL gives it without asking.
+        snapshot = {} if _is_sqlite(engine) else {"isolation_level": "REPEATABLE READ"}
+        self._reader = engine.execution_options(**snapshot)
+        self._writer = engine.execution_options(pulmo_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database. Raises RegistryError."""
+        with self._session(self._reader) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose changes are all kept or, after any exception, all dropped.
+
+        On SQLite one writer runs at a time; elsewhere the caller locks the rows it depends on.
+        Raises RegistryError.
+        """
+        if self._read_only:
+            raise RegistryError(f"{self._label} was opened for reading alone")
+        with self._session(self._writer) as session:
+            yield session
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        with _explained(self._label), Session(engine, autoflush=True) as session, session.begin():
+            yield session
+
+
+def open_database(url: str, *, read_only: bool = False) -> Database:
+    """Open the database at `url` (`sqlite:///path` or `postgresql+psycopg://…`).
+
+    For writing it is made and brought to the newest schema first, which is safe when many
+    processes do so at once; read-only it must be there. Raises ConfigError for an URL that is not
+    understood and RegistryError for a database that cannot be used.
+    """
+    target = _parse(url)
+    label = target.render_as_string(hide_password=True)
+    if target.get_backend_name() == "sqlite":
+        target = _prepare_file(target, read_only)
+    engine = _make_engine(target, label)
+    with _explained(label):
+        if read_only:
+            with engine.connect() as connection:
+                _require_head(connection, label)
+        else:
+            _migrate(engine, label)
+    return Database(engine, read_only=read_only)
+
+
+def _parse(url: str) -> URL:
+    try:
+        target = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            f"the database URL {url!r} is not understood: write sqlite:///folder/registry.db or "
+            "postgresql+psycopg://user@host/name"
+        ) from error
+    if target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:"):
+        raise ConfigError(f"the database URL {url!r} names no file: write sqlite:///folder/name.db")
+    return target
+
+
+def _prepare_file(target: URL, read_only: bool) -> URL:
+    """The URL with an absolute path; a writer's folder is made, a reader's file must be there."""
+    path = Path(str(target.database)).absolute()
+    if read_only:
+        if not path.is_file():
+            raise RegistryError(
+                f"there is no registry at {path} yet: `pulmo train --stage` makes one"
+            )
+        return URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _enter_wal(path)
+    except OSError as error:
+        raise RegistryError(f"the folder of {path} cannot be made: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise RegistryError(_explain(str(path), error)) from error
+    return URL.create("sqlite", database=str(path))
+
+
+def _enter_wal(path: Path) -> None:
+    """Switch a database to write-ahead logging; once done it stays with the file."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    deadline = time.monotonic() + BUSY_SECONDS
+    try:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            # Of several first openers SQLite turns some away at once, whatever the timeout says.
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+    finally:
+        connection.close()
+
+
+def _make_engine(target: URL, label: str) -> Engine:
+    sqlite = target.get_backend_name() == "sqlite"
+    options: dict[str, Any] = (
+        {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
+    )
+    try:
+        engine = create_engine(target, json_serializer=_dump, **options)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise ConfigError(f"{label} needs a driver that is not installed: {error}") from error
+    if sqlite:
+        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _is_sqlite(engine: Engine) -> bool:
+    return engine.dialect.name == "sqlite"
+
+
+def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
+    connection.isolation_level = None  # the driver would begin too late and never IMMEDIATE
+    for pragma in ("foreign_keys=ON", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    # A writer that begins by reading could not be upgraded while another one writes.
+    connection.exec_driver_sql(connection.get_execution_options().get("pulmo_begin", "BEGIN"))
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _require_head(connection: Connection, label: str) -> None:
+    revision = _revision(connection)
+    if revision is None:
+        raise RegistryError(f"{label} holds no registry yet: `pulmo train --stage` makes one")
+    _refuse_newer(revision, label)
+    if revision != HEAD:
+        raise RegistryError(
+            f"{label} has the schema of an older Pulmo: any command that writes renews it"
+        )
+
+
+def _refuse_newer(revision: str | None, label: str) -> None:
+    if revision is not None and revision > HEAD:
+        raise RegistryError(
+            f"{label} was written by a newer Pulmo (schema {revision}, this one knows {HEAD}): "
+            "upgrade Pulmo"
+        )
+
+
+def _migrate(engine: Engine, label: str) -> None:
+    with engine.connect() as connection:
+        if _revision(connection) == HEAD:
+            return
+    writer = engine.execution_options(pulmo_begin="BEGIN IMMEDIATE")
+    with writer.begin() as connection:
+        if not _is_sqlite(engine):
+            connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _ADVISORY_LOCK})
+        revision = _revision(connection)
+        _refuse_newer(revision, label)
+        if revision != HEAD:
+            _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
+    """Run the missing migrations inside the connection's transaction."""
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(_MIGRATIONS))
+
+    def missing(revision: Any, context: object) -> Any:
+        return script._upgrade_revs("head", revision)
+
+    with EnvironmentContext(Config(), script, fn=missing) as environment:
+        environment.configure(connection=connection, target_metadata=Base.metadata)
+        environment.run_migrations()
+
+
+def _dump(value: object) -> str:
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """NaN and infinities become null: JSON has no word for them and Postgres refuses Python's."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def _explained(label: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise RegistryError(_explain(label, error.orig or error)) from error
+    except SQLAlchemyError as error:
+        raise RegistryError(_explain(label, getattr(error, "orig", None) or error)) from error
+
+
+def _explain(label: str, error: BaseException) -> str:
+    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    for sign, advice in _ADVICE.items():
+        if sign in said.lower():
+            return f"the database {label} cannot be used, {advice} ({said})"
+    return f"the database {label} did not do what was asked: {said}"
