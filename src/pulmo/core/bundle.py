@@ -16,6 +16,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -34,12 +35,24 @@ MEMBERS = "members.npz"
 INFO = "bundle.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
-FILES = (CARD, INFO, MEMBERS, GRAPH, REFERENCE, WEIGHTS)  # sorted as `sha256sum` would be given them
+FILES = (CARD, INFO, MEMBERS, GRAPH, REFERENCE, WEIGHTS)  # the order of their lines in SHA256SUMS
 
 MAX_FILE_BYTES = 2 * 2**30
 MAX_SUMS_BYTES = 4096
 
 Arrays = Mapping[str, NDArray[Any]]
+
+# What damaged or hostile archives and array headers raise.
+_ARCHIVE_FAULTS = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class _Frozen(BaseModel):
@@ -174,8 +187,11 @@ class Bundle(BaseModel):
         return (self.path / GRAPH).read_bytes()
 
     def reference(self) -> dict[str, NDArray[Any]]:
-        """`embeddings` float16 [n, D] (where the graph has them), `probabilities` float32 [n, K],
-        `labels` int64 [n] and float32 [n] picture statistics named `stat_…`."""
+        """What drift and outliers are judged against, of n validation pictures.
+
+        `embeddings` float16 [n, D] (where the graph has them), `probabilities` float32 [n, K],
+        `labels` int64 [n] and float32 [n] picture statistics named `stat_…`.
+        """
         return read_arrays(self.path / REFERENCE)
 
     def members(self) -> dict[str, NDArray[Any]]:
@@ -266,12 +282,18 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file; refuses pickles and archives that unpack to too much."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
                 raise ModelError(f"{path} unpacks to more than any bundle's file may hold")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            return {e.filename.removesuffix(".npy"): _array(archive, e) for e in entries}
+    except _ARCHIVE_FAULTS as error:
         raise ModelError(f"{path} holds no arrays that can be read: {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(entry) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

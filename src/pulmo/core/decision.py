@@ -46,11 +46,12 @@ class Answer:
 
 def labels_of(probabilities: NDArray[np.floating], spec: Specification) -> Indices:
     """The class index int64 [N] that the decision rule answers for probabilities [N, K]."""
-    positive = positive_index(spec)
-    if positive is None:
-        return np.argmax(probabilities, axis=1).astype(np.int64)
+    positive, threshold = positive_index(spec), spec.decision.threshold
+    if positive is None or threshold is None:
+        largest: Indices = np.argmax(probabilities, axis=1).astype(np.int64)
+        return largest
     scores = probabilities[:, positive].astype(np.float64)  # float32 would round the threshold
-    return np.where(scores >= spec.decision.threshold, positive, 1 - positive).astype(np.int64)
+    return np.where(scores >= threshold, positive, 1 - positive).astype(np.int64)
 
 
 def positive_index(spec: Specification) -> int | None:
@@ -159,7 +160,7 @@ class Decider:
             raise ModelError("the graph returned no embedding that fits the bundle's reference")
         if not np.isfinite(embedding).all():
             raise ModelError("the graph returned an embedding that is not finite")
-        return _distances(embedding, self._reference, outliers.neighbours).tolist()
+        return [float(d) for d in _distances(embedding, self._reference, outliers.neighbours)]
 
 
 def _doubt(probabilities: tuple[float, ...], spec: Specification) -> tuple[str, ...]:

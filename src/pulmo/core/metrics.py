@@ -174,6 +174,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: Floats) -> "Ranking":
+        """The ranking of scores [n]."""
         order = np.argsort(scores, kind="stable")
         ranked = scores[order]
         starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

@@ -1,0 +1,269 @@
+"""Whether a candidate may follow the champion: rules on the gate split, each a check with a reason.
+
+Every rule answers with a no, never with an exception, for a model that is wrong; what it cannot
+show, it refuses.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulmo.core import metrics
+from pulmo.core.metrics import Floats, Labels, Probabilities
+from pulmo.core.ports import Check
+
+ENOUGH = "enough_pictures"
+NOT_WORSE = "not_worse_than_champion"
+CANDIDATE_UNSEEN = "candidate_never_saw_gate"
+CHAMPION_UNSEEN = "champion_never_saw_gate"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate must reach; the fields mean what they mean in the gate's configuration."""
+
+    floors: Mapping[str, float]
+    margin: float
+    confidence: float = 0.95
+    resamples: int = 2000
+    min_per_class: int = 20
+
+
+@dataclass(frozen=True)
+class GateSplit:
+    """The n gate pictures: labels int64 [n] in the candidate's class order (-1: a class it does
+    not know), their patients, their pixel SHA-256 in hex, and the positive class, if any.
+    """
+
+    labels: Labels
+    patients: Sequence[str]
+    digests: Sequence[str]
+    positive: int | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one model said of them: probabilities [n, K] and decided labels int64 [n], both in the
+    order of `classes`, and the pixel SHA-256 uint8 [m, 32] of all that it learned from.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: Probabilities
+    decided: Labels
+    members: NDArray[np.uint8]
+
+
+def judge(
+    split: GateSplit, candidate: Scored, champion: Scored | None, limits: Limits
+) -> list[Check]:
+    """All checks of the gate; the candidate may pass only if every one has."""
+    return [
+        enough_pictures(split.labels, candidate.classes, limits.min_per_class),
+        never_saw(CANDIDATE_UNSEEN, candidate.members, split.digests),
+        *floors(split, candidate, limits),
+        champion_unseen(champion, split.digests),
+        not_worse(split, candidate, champion, limits),
+    ]
+
+
+def enough_pictures(labels: Labels, classes: Sequence[str], least: int) -> Check:
+    """Every class needs `least` gate pictures, else no figure on them means much."""
+    strangers = int(np.count_nonzero((labels < 0) | (labels >= len(classes))))
+    if strangers:
+        told = f"{strangers} gate pictures show a class that the candidate does not know"
+        return Check(ENOUGH, False, told)
+    counts = np.bincount(labels, minlength=len(classes))
+    told = ", ".join(f"{name} {count}" for name, count in zip(classes, counts, strict=True))
+    if counts.min() >= least:
+        return Check(ENOUGH, True, f"gate pictures: {told}")
+    rarest = classes[int(counts.argmin())]
+    remedy = f"add pictures of {rarest}, of which the gate split has none"
+    if counts.min():
+        wanted = math.ceil(len(labels) * least / int(counts.min()))
+        remedy = f"a gate split of about {wanted} pictures would hold as many of {rarest}"
+    return Check(ENOUGH, False, f"gate pictures: {told}; every class needs {least}: {remedy}")
+
+
+def floors(split: GateSplit, candidate: Scored, limits: Limits) -> list[Check]:
+    """One check `floor_<metric>` for each floor: the metric is defined and reaches it."""
+    names = {metric: f"floor_{metric}" for metric in limits.floors}
+    if fault := _fault(split, candidate):
+        return [Check(name, False, f"the candidate's {fault}") for name in names.values()]
+    measured = metrics.evaluate_all(
+        split.labels,
+        candidate.probabilities,
+        candidate.decided,
+        split.patients,
+        positive=split.positive,
+        resamples=limits.resamples,
+        confidence=limits.confidence,
+    )
+    checks = []
+    for metric, name in names.items():
+        floor = limits.floors[metric]
+        if metric not in metrics.HIGHER_IS_BETTER:
+            told = f"'{metric}' takes no floor; known: {', '.join(metrics.HIGHER_IS_BETTER)}"
+            checks.append(Check(name, False, told))
+            continue
+        value, low, high = (getattr(measured[metric], part) for part in ("value", "low", "high"))
+        if value is None:
+            told = f"{metric} is undefined on the gate split: a class has no pictures"
+            checks.append(Check(name, False, told))
+            continue
+        interval = "" if low is None else f" ({low:.4f} to {high:.4f})"
+        told = f"{metric} {value:.4f}{interval} on {len(split.labels)} gate pictures"
+        checks.append(Check(name, value >= floor, f"{told}, floor {floor:.4f}"))
+    return checks
+
+
+def champion_unseen(champion: Scored | None, digests: Sequence[str]) -> Check:
+    """As `never_saw`, for the champion; without one there is nothing to see."""
+    if champion is None:
+        return Check(CHAMPION_UNSEEN, True, "there is no champion")
+    return never_saw(CHAMPION_UNSEEN, champion.members, digests)
+
+
+def never_saw(name: str, members: NDArray[np.uint8], digests: Sequence[str]) -> Check:
+    """No gate picture is among those that a model learned or was calibrated from."""
+    seen = overlap(members, digests)
+    if len(members) == 0:
+        return Check(name, False, "the model names no picture that it learned from")
+    if seen:
+        told = f"{seen} of {len(digests)} gate pictures are among those it learned from"
+        return Check(name, False, f"{told}: retrain on splits that leave them out")
+    return Check(name, True, f"none of {len(digests)} gate pictures among its {len(members)}")
+
+
+def overlap(members: NDArray[np.uint8], digests: Iterable[str]) -> int:
+    """How many of the hex digests are among the members uint8 [m, 32]."""
+    known = {row.tobytes().hex() for row in members}
+    return sum(digest in known for digest in digests)
+
+
+def not_worse(
+    split: GateSplit, candidate: Scored, champion: Scored | None, limits: Limits
+) -> Check:
+    """Non-inferiority in AUROC, paired on the same pictures, with one-sided confidence.
+
+    The lower bound of candidate minus champion must lie above minus the margin.
+    """
+    if champion is None:
+        return Check(NOT_WORSE, True, "there is no champion: the first model needs only the floors")
+    if sorted(champion.classes) != sorted(candidate.classes):
+        told = "the champion knows other classes: register the candidate under another name"
+        return Check(NOT_WORSE, False, told)
+    for who, model in (("candidate", candidate), ("champion", champion)):
+        if fault := _fault(split, model):
+            return Check(NOT_WORSE, False, f"the {who}'s {fault}")
+    order = [champion.classes.index(name) for name in candidate.classes]
+    pair = (candidate.probabilities, champion.probabilities[:, order])
+    found = difference(split, *pair, limits.confidence)
+    if found is None:
+        told = "AUROC cannot be compared: a class has gate pictures of fewer than two patients"
+        return Check(NOT_WORSE, False, told)
+    apart, low = found
+    told = (
+        f"AUROC differs by {apart:+.4f}, at worst {low:+.4f} with {limits.confidence:.0%} "
+        f"confidence; the margin is {-limits.margin:+.4f}"
+    )
+    if low > -limits.margin:
+        return Check(NOT_WORSE, True, told)
+    if apart <= -limits.margin:
+        return Check(NOT_WORSE, False, f"{told}: the candidate is worse")
+    room = limits.margin + min(apart, 0.0)
+    wanted = math.ceil(len(split.labels) * ((apart - low) / room) ** 2)
+    told += f": {len(split.labels)} gate pictures cannot bear the claim, about {wanted} would"
+    return Check(NOT_WORSE, False, told)
+
+
+def difference(
+    split: GateSplit, candidate: Probabilities, champion: Probabilities, confidence: float
+) -> tuple[float, float] | None:
+    """AUROC of candidate minus champion and its one-sided lower bound; None where undefined.
+
+    DeLong et al. 1988 gives the paired variances, summed by patient (Obuchowski 1997). Near an
+    AUROC of 1 a symmetric interval is too short (a candidate worse by the margin would pass in
+    one of ten cases, not one of twenty), so the bound is made from the two logit limits (Zou
+    2007, "Toward using confidence intervals to compare correlations").
+    """
+    pair = [auroc_parts(split.labels, p, split.positive) for p in (candidate, champion)]
+    if pair[0] is None or pair[1] is None:
+        return None
+    (ours, our_parts), (theirs, their_parts) = pair[0], pair[1]
+    patient = np.unique(np.asarray(split.patients), return_inverse=True)[1]
+    summed = np.stack([np.bincount(patient, parts) for parts in (our_parts, their_parts)])
+    rarest = min(len(set(patient[split.labels == k])) for k in np.unique(split.labels))
+    if rarest < 2:
+        return None
+    covariance = summed @ summed.T * rarest / (rarest - 1)
+    z = _quantile(confidence, rarest - 1)
+    below = ours - _limit(ours, math.sqrt(covariance[0, 0]), rarest, -z)
+    above = _limit(theirs, math.sqrt(covariance[1, 1]), rarest, z) - theirs
+    scale = math.sqrt(covariance[0, 0] * covariance[1, 1])
+    together = covariance[0, 1] / scale if scale > 0 else 0.0
+    spread = below**2 + above**2 - 2 * together * below * above
+    return ours - theirs, ours - theirs - math.sqrt(max(spread, 0.0))
+
+
+def auroc_parts(
+    labels: Labels, probabilities: Probabilities, positive: int | None
+) -> tuple[float, Floats] | None:
+    """AUROC and what each picture adds to its error: the variance is the sum of their squares.
+
+    float64 [n], DeLong's placements less their mean. None where a class is missing.
+    """
+    scores: Floats = np.asarray(probabilities, dtype=np.float64)
+    named = range(scores.shape[1]) if positive is None else (positive,)
+    value, parts = 0.0, np.zeros(len(labels))
+    for k in named:
+        hits = labels == k
+        up, down = int(hits.sum()), int((~hits).sum())
+        if not up or not down:
+            return None
+        ascending, other = np.sort(scores[~hits, k]), np.sort(scores[hits, k])
+        below = _rank(ascending, scores[hits, k]) / down
+        above = 1 - _rank(other, scores[~hits, k]) / up
+        area = float(below.mean())
+        value += area / len(named)
+        parts[hits] += (below - area) / up / len(named)
+        parts[~hits] += (above - area) / down / len(named)
+    return value, parts
+
+
+def _quantile(confidence: float, freedom: int) -> float:
+    """Student's t by its first correction to the normal (Fisher and Cornish 1960)."""
+    z = NormalDist().inv_cdf(confidence)
+    return z + (z**3 + z) / (4 * freedom)
+
+
+def _rank(ascending: Floats, scores: Floats) -> Floats:
+    """How many of `ascending` lie below each score, ties counted half."""
+    left = np.searchsorted(ascending, scores, side="left")
+    right = np.searchsorted(ascending, scores, side="right")
+    ranks: Floats = (left + right) / 2
+    return ranks
+
+
+def _limit(area: float, error: float, rarest: int, z: float) -> float:
+    """A one-sided limit: by the logit, or Wilson's for the rarest class where nothing varies."""
+    if 0 < area < 1 and error > 0:
+        return 1 / (1 + math.exp(-math.log(area / (1 - area)) - z * error / (area * (1 - area))))
+    wide = z * z / rarest
+    middle = (area + wide / 2) / (1 + wide)
+    return middle + math.copysign(math.sqrt(area * (1 - area) * wide + wide**2 / 4), z) / (1 + wide)
+
+
+def _fault(split: GateSplit, model: Scored) -> str | None:
+    """Why nothing can be computed from what a model said, None where all can."""
+    n, classes = len(split.labels), len(model.classes)
+    if n == 0 or (split.labels < 0).any() or (split.labels >= classes).any():
+        return "classes are not those of the gate split"
+    if model.probabilities.shape != (n, classes) or model.decided.shape != (n,):
+        return f"answers have the wrong shape {model.probabilities.shape}"
+    if not np.isfinite(model.probabilities).all():
+        return "probabilities are not all finite"
+    return None
