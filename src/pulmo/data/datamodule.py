@@ -37,9 +37,9 @@ class SampleDataset(Dataset[Batch]):
 
     def __getitem__(self, positions: list[int]) -> Batch:
         rows = self.samples.rows[positions]
-        arrays = (self.samples.inputs[rows], self.samples.labels[positions], rows)
-        inputs, labels, rows = (torch.from_numpy(array) for array in arrays)
-        return inputs, labels, rows
+        inputs = torch.from_numpy(self.samples.inputs[rows])
+        labels = torch.from_numpy(self.samples.labels[positions])
+        return inputs, labels, torch.from_numpy(rows)
 
 
 class KeyedBatches(Sampler[list[int]]):

@@ -23,7 +23,6 @@ from pulmo.core.decision import Outputs, fit_outliers
 from pulmo.core.preprocess import InputSpec, Pixels
 from pulmo.core.statistics import picture_statistics
 from pulmo.data.cache import open_pixels
-from pulmo.data.datamodule import Samples
 from pulmo.data.manifest import DataSet
 from pulmo.inference.engine import Engine
 from pulmo.jobs.card import model_card
@@ -51,12 +50,13 @@ def make_bundle(
         channels=config.data.channels,
         resize=config.data.resize,
     )
-    pixels = open_pixels(dataset, plain)
-    val = samples(dataset, pixels, "val")
-    temperature = calibration.temperature(_logits(network, val), val.labels)
+    cached = open_pixels(dataset, plain)
+    val = samples(dataset, cached, "val")
+    pixels = np.ascontiguousarray(cached[val.rows])
+    temperature = calibration.temperature(_logits(network, pixels), val.labels)
     graph, weights = to_graph(network, temperature, plain), to_weights(network)
     draft = _draft(config, dataset.manifest.classes, plain, temperature)
-    outputs = Engine(graph, draft).infer(np.ascontiguousarray(pixels[val.rows]))
+    outputs = Engine(graph, draft).infer(pixels)
     decision = _decision(config, outputs, val.labels, dataset.manifest.classes)
     assert outputs.embedding is not None
     patients = np.array([dataset.manifest.rows[row].patient for row in val.rows])
@@ -82,7 +82,7 @@ def make_bundle(
         partial,
         graph=graph,
         weights=weights,
-        reference=_reference(embeddings, outputs, val),
+        reference=_reference(embeddings, outputs, pixels, val.labels),
         members=_members(dataset),
         info=info,
         card=model_card(info, config.data.intended_use),
@@ -91,13 +91,13 @@ def make_bundle(
     return Bundle(path=folder, digest=_digest(folder), info=info)
 
 
-def _logits(network: Network, part: Samples) -> NDArray[np.float64]:
+def _logits(network: Network, pixels: Pixels) -> NDArray[np.float64]:
     found = []
-    starts = range(0, len(part.rows), BATCH)
+    starts = range(0, len(pixels), BATCH)
     with torch.inference_mode():
         for start in track(starts, "calibrating", total=len(starts)):
-            pixels = torch.from_numpy(part.inputs[part.rows[start : start + BATCH]])
-            found.append(network(pixels.float() / 255).double().numpy())
+            images = torch.from_numpy(pixels[start : start + BATCH]).float() / 255
+            found.append(network(images).double().numpy())
     return np.concatenate(found)
 
 
@@ -133,14 +133,13 @@ def _decision(
 
 
 def _reference(
-    embeddings: NDArray[np.float16], outputs: Outputs, val: Samples
+    embeddings: NDArray[np.float16], outputs: Outputs, pixels: Pixels, labels: NDArray[np.int64]
 ) -> dict[str, NDArray[np.generic]]:
-    found = picture_statistics(val.inputs[val.rows])
     return {
         "embeddings": embeddings,
         "probabilities": outputs.probabilities.astype(np.float32),
-        "labels": val.labels,
-        **{f"stat_{name}": value for name, value in found.items()},
+        "labels": labels,
+        **{f"stat_{name}": value for name, value in picture_statistics(pixels).items()},
     }
 
 

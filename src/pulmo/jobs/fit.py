@@ -52,7 +52,7 @@ def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Netw
     train_by(network, config, train, val, torch.tensor(weights, dtype=torch.float32), run_dir)
     if config.recipe.balance:  # undo the balanced loss: posterior ∝ balanced posterior × prior
         with torch.no_grad():
-            network.head.bias += torch.tensor(np.log(shares), dtype=torch.float32)
+            network.head.bias.add_(torch.tensor(np.log(shares), dtype=torch.float32))
     return network.cpu().eval()
 
 
@@ -86,7 +86,7 @@ def _finetune(
     network: Network, config: Config, train: Samples, val: Samples, weights: Tensor, run_dir: Path
 ) -> None:
     """Train every weight on augmented pictures."""
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
 
     def prepare(pixels: Tensor, rows: Tensor, epoch: int) -> Tensor:
         return _changed(_scaled(pixels), rows.cpu().numpy(), config, epoch)
@@ -131,7 +131,7 @@ def _probe(
 def _embed(network: Network, part: Samples, config: Config, view: int) -> NDArray[np.float32]:
     """Embeddings float32 [n, D]; view 0 is the plain picture, the others are augmented."""
     device = torch.device("cuda" if _uses_gpu(config) else "cpu")
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device).to(memory_format=torch.channels_last)
     found: list[NDArray[np.float32]] = []
     starts = range(0, len(part.rows), EMBED_BATCH)
     with torch.inference_mode():

@@ -179,6 +179,6 @@ def _timm(
         _TimmBody(network),
         features=int(shape[1]),
         classes=classes,
-        mean=mean or tuple(pretrained_config["mean"]),  # type: ignore[index, call-overload]
-        std=std or tuple(pretrained_config["std"]),  # type: ignore[index, call-overload]
+        mean=mean or tuple(pretrained_config["mean"]),  # type: ignore[index]
+        std=std or tuple(pretrained_config["std"]),  # type: ignore[index]
     )

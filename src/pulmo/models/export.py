@@ -59,7 +59,7 @@ def to_graph(network: Network, temperature: float, spec: InputSpec) -> bytes:
             torch.onnx.export(
                 deployed,
                 (example,),
-                buffer,
+                buffer,  # type: ignore[arg-type] # the tracing exporter writes to streams
                 input_names=["image"],
                 output_names=list(OUTPUTS),
                 dynamic_axes={name: {0: "n"} for name in ("image", *OUTPUTS)},
