@@ -21,7 +21,7 @@ def test_every_file_matches_its_digest(case: Case, show: Callable[..., None]) ->
 def test_the_graph_returns_what_the_bundle_declares(case: Case, show: Callable[..., None]) -> None:
     specification = case.candidate.bundle.info.specification
     outputs = case.candidate.outputs
-    n, classes = len(case.labels), len(specification.classes)
+    n, classes = len(case.split.labels), len(specification.classes)
     assert outputs.probabilities.shape == outputs.logits.shape == (n, classes)
     assert np.isfinite(outputs.logits).all()
     np.testing.assert_allclose(outputs.probabilities.sum(axis=1), 1, atol=1e-5)

@@ -96,7 +96,7 @@ def _predicted(registry: Registry, version: Version, dataset: DataSet, out: Path
     """Overlays of a few test pictures, spread over the split."""
     rows = [row for row in dataset.manifest.rows if row.split == "test"]
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, PICTURES).round().astype(int)]
-    bundle = registry.fetch(ModelRef(version.name, version=version.number))
+    bundle = verify(registry.fetch(ModelRef(version.name, version=version.number)))
     for _ in predict(bundle, [str(dataset.root / row.path) for row in chosen], overlay=out):
         pass
     return out

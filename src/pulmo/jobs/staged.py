@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulmo.config.schema import GateConfig
-from pulmo.core.bundle import Bundle
-from pulmo.core.decision import Outputs
-from pulmo.core.ports import PRODUCTION, ModelRef, Registry
+from pulmo.core.bundle import Bundle, verify
+from pulmo.core.decision import Outputs, labels_of, positive_index
+from pulmo.core.gate import GateSplit, Limits, Scored, judge
+from pulmo.core.ports import PRODUCTION, Check, ModelRef, Registry
 from pulmo.core.preprocess import Pixels
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet, load
@@ -49,47 +50,71 @@ class Contender:
         """Outputs of the graph on all gate pictures."""
         return self.engine.infer(self.pixels)
 
+    @cached_property
+    def scored(self) -> Scored:
+        """What the gate needs to know of it."""
+        specification = self.bundle.info.specification
+        probabilities = self.outputs.probabilities
+        return Scored(
+            classes=specification.classes,
+            probabilities=probabilities,
+            decided=labels_of(probabilities, specification),
+            members=self.bundle.members()["digests"],
+        )
+
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate, the champion it would replace (None: there is none) and the limits.
-
-    `labels` int64 [n] and `patients` belong to the gate pictures; a label that the candidate does
-    not know is -1.
-    """
+    """One candidate, the champion it would replace if there is one, the gate split, limits."""
 
     candidate: Contender
     champion: Contender | None
     limits: GateConfig
-    labels: NDArray[np.int64]
-    patients: tuple[str, ...]
-    pixel_digests: tuple[str, ...]
+    split: GateSplit
+
+    @cached_property
+    def checks(self) -> dict[str, Check]:
+        """What the gate says, by the name of each check."""
+        chosen = self.limits
+        limits = Limits(
+            floors=chosen.floors,
+            margin=chosen.margin,
+            confidence=chosen.confidence,
+            resamples=chosen.resamples,
+            min_per_class=chosen.min_per_class,
+        )
+        champion = self.champion.scored if self.champion else None
+        found = judge(self.split, self.candidate.scored, champion, limits)
+        return {check.name: check for check in found}
 
 
 def open_case(
     registry: Registry, ref: ModelRef, limits: GateConfig, data_dir: Path, data_name: str
 ) -> Case:
     """Fetch candidate and champion, both verified, and find the gate split of the data set."""
-    bundle = registry.fetch(ref)
+    bundle = verify(registry.fetch(ref))
+    specification = bundle.info.specification
     dataset = load(data_dir, data_name)
     gate = [(i, row) for i, row in enumerate(dataset.manifest.rows) if row.split == "gate"]
     rows = np.array([i for i, _ in gate], dtype=np.int64)
-    candidate = Contender(bundle, dataset, rows)
-    number = {name: i for i, name in enumerate(bundle.info.specification.classes)}
+    number = {name: i for i, name in enumerate(specification.classes)}
     champion = _champion(registry, ref.name)
     return Case(
-        candidate=candidate,
+        candidate=Contender(bundle, dataset, rows),
         champion=Contender(champion, dataset, rows) if champion else None,
         limits=limits,
-        labels=np.array([number.get(row.label, -1) for _, row in gate], dtype=np.int64),
-        patients=tuple(row.patient for _, row in gate),
-        pixel_digests=tuple(row.pixels for _, row in gate),
+        split=GateSplit(
+            labels=np.array([number.get(row.label, -1) for _, row in gate], dtype=np.int64),
+            patients=[row.patient for _, row in gate],
+            digests=[row.pixels for _, row in gate],
+            positive=positive_index(specification),
+        ),
     )
 
 
 def _champion(registry: Registry, name: str) -> Bundle | None:
     try:
-        return registry.fetch(ModelRef(name, alias=PRODUCTION))
+        return verify(registry.fetch(ModelRef(name, alias=PRODUCTION)))
     except NotFoundError:
         return None
 
