@@ -1,0 +1,176 @@
+"""Figures as PNG bytes: equal numbers give equal bytes, in colours that colour-blind eyes tell."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pulmo.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, "Color universal design".
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
+DPI = 110
+INK = "#1f2937"
+MOST_NAMED = 20  # classes whose names and counts still fit into a confusion matrix
+
+Points = Mapping[str, Sequence[float]]
+
+
+def roc(points: Points, area: float | None) -> bytes:
+    """The ROC curve `fpr`, `tpr`; `area` is written beside it."""
+    figure, axes = _square("ROC curve", "1 − specificity", "sensitivity")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="chance")
+    axes.plot(points["fpr"], points["tpr"], color=BLUE, linewidth=2, label=_named("AUROC", area))
+    axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def precision_recall(points: Points, area: float | None, prevalence: float | None) -> bytes:
+    """The precision-recall curve; `prevalence` is the precision of a guess, where there is one."""
+    figure, axes = _square("Precision and recall", "recall", "precision")
+    if prevalence is not None:
+        axes.axhline(prevalence, color=GREY, linewidth=1, linestyle="--", label="chance")
+    label = _named("AUPRC", area)
+    axes.plot(points["recall"], points["precision"], color=BLUE, linewidth=2, label=label)
+    axes.legend(loc="lower left", frameon=False)
+    return _png(figure)
+
+
+def reliability(points: Points, error: float | None) -> bytes:
+    """Observed frequency by predicted probability; larger dots hold more pictures."""
+    figure, axes = _square("Calibration", "predicted probability", "observed frequency")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfect")
+    count = np.asarray(points["count"], dtype=np.float64)
+    area = 15 + 60 * count / max(count.max(initial=1.0), 1.0)
+    axes.plot(points["confidence"], points["frequency"], color=BLUE, linewidth=1)
+    axes.scatter(
+        points["confidence"], points["frequency"], s=area, color=BLUE, label=_named("ECE", error)
+    )
+    axes.legend(loc="upper left", frameon=False)
+    return _png(figure)
+
+
+def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> bytes:
+    """Truth by answer, int64 [K, K]; colours are shares of a row."""
+    figure, axes = _square("Confusion", "answer", "truth")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="equal")
+    axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
+    axes.grid(visible=False)
+    if len(classes) > MOST_NAMED:
+        return _png(figure)
+    size = 11 if len(classes) <= 4 else 7
+    short = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
+    turn = 0 if len(classes) <= 3 else 60
+    axes.set_xticks(range(len(classes)), short, rotation=turn, ha="right" if turn else "center")
+    axes.set_yticks(range(len(classes)), short, rotation=90 - turn if not turn else 0, va="center")
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.6 else INK
+        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
+    return _png(figure)
+
+
+def histogram(
+    parts: Mapping[str, NDArray[np.float64]],
+    of: str,
+    threshold: float | None,
+    band: tuple[float, float],
+) -> bytes:
+    """How scores in 0..1 are spread in each named part, with threshold and refer band."""
+    figure, axes = _square("Scores", of, "pictures (logarithmic)")
+    if band[1] > band[0]:
+        axes.axvspan(*band, color=GREY, alpha=0.18, linewidth=0, label="left to a human")
+    edges = np.linspace(0, 1, 31).tolist()
+    for (name, scores), colour in zip(parts.items(), (BLUE, ORANGE), strict=False):
+        axes.hist(scores, edges, color=colour, alpha=0.3)
+        axes.hist(scores, edges, color=colour, histtype="step", linewidth=1.5, label=name)
+    if threshold is not None:
+        axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label="threshold")
+    axes.set_yscale("log")
+    axes.set(xlim=(0, 1), ylim=(0.7, None))
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def training_curves(table: Path, out: Path) -> None:
+    """Draw Lightning's `metrics.csv` (epoch, train_loss, val_loss, val_auroc) into the PNG `out`.
+
+    Raises DataError where the table is missing or has no epochs.
+    """
+    columns = {name: _column(table, name) for name in ("train_loss", "val_loss", "val_auroc")}
+    if not any(columns.values()):
+        raise DataError(f"{table} has no epochs to draw: did the training end at once?")
+    figure = _figure(7.6, 3.4)
+    left, right = figure.subplots(1, 2)
+    _dress(left, "Loss", "epoch", "log loss")
+    _dress(right, "Ranking on validation data", "epoch", "AUROC")
+    drawn = (
+        (left, "train_loss", "training", ORANGE),
+        (left, "val_loss", "validation", BLUE),
+        (right, "val_auroc", "validation", BLUE),
+    )
+    for axes, name, label, colour in drawn:
+        epochs, values = sorted(columns[name]), [columns[name][e] for e in sorted(columns[name])]
+        if epochs:
+            axes.plot(epochs, values, color=colour, linewidth=2, marker=".", label=label)
+            axes.legend(frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    out.write_bytes(_png(figure))
+
+
+def _column(table: Path, name: str) -> dict[int, float]:
+    """The last finite value of a column in each epoch: Lightning leaves most cells empty."""
+    try:
+        with table.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        cells = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{table} holds no training curves: {error}") from error
+    return {epoch: value for epoch, value in cells if np.isfinite(value)}
+
+
+def _named(what: str, value: float | None) -> str:
+    return what if value is None else f"{what} {value:.3f}"
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _square(title: str, x: str, y: str) -> "tuple[Figure, Axes]":
+    figure = _figure(4.4, 4.2)
+    axes = figure.subplots()
+    _dress(axes, title, x, y)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    return figure, axes
+
+
+def _dress(axes: "Axes", title: str, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.grid(visible=True, color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#9ca3af")
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
