@@ -6,13 +6,11 @@ A rule, once used by a promoted bundle, never changes its pixels: a better rule 
 
 import hashlib
 import io
-import struct
-import warnings
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pulmo.errors import DataError
@@ -35,20 +33,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders raise on damaged files.
-_DECODER_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
+_WHITE_IS_ZERO = 0
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 
 
 class InputSpec(BaseModel):
@@ -66,24 +53,27 @@ class InputSpec(BaseModel):
 def decode(encoded: bytes, channels: int) -> Image.Image:
     """The first frame of an encoded picture, upright, as mode L (`channels` 1) or RGB (3).
 
-    16-bit pictures keep their full range (scaled, not clipped); transparency is laid over black.
-    Raises DataError for anything that is no whole picture of an allowed format and size.
+    12- and 16-bit greys keep their full range (scaled, not clipped), 32-bit and float ones the
+    range that the picture holds; transparency is laid over black. Raises DataError for anything
+    that is no whole picture of an allowed format and size.
     """
     if len(encoded) > MAX_BYTES:
         raise DataError(f"the file has {len(encoded):,} bytes; at most {MAX_BYTES:,} are read")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                _check_size(*image.size)
-                image.load()
-                turn = _TURNS.get(_orientation(image))
-                plain = _to_mode(image, channels)
-                return plain.transpose(turn) if turn is not None else plain
-    except Image.UnidentifiedImageError as error:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            _check_size(*image.size)
+            _scale_key(image)
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            plain = _to_mode(image, channels)
+            return plain.transpose(turn) if turn is not None else plain
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
         raise DataError(f"not a picture of a known kind ({', '.join(FORMATS)})") from error
-    except _DECODER_FAULTS as error:
-        raise DataError(f"the picture is damaged: {error}") from error
+    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"the picture is damaged or cannot be decoded ({reason})") from error
 
 
 def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
@@ -106,7 +96,7 @@ def read(encoded: bytes, spec: InputSpec) -> Pixels:
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """SHA-256 over size, mode and pixels of a decoded picture: equal pictures, whatever the file."""
+    """SHA-256 over size, mode and pixels of a decoded picture, whatever file it came in."""
     head = f"{image.mode} {image.width}x{image.height} ".encode()
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
@@ -122,7 +112,7 @@ def _check_size(width: int, height: int) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except _DECODER_FAULTS:  # damaged metadata does not make a picture unreadable
+    except Exception:  # noqa: BLE001  damaged metadata does not make a picture unreadable
         return 1
 
 
@@ -130,7 +120,9 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if image.mode == "La":  # multiplied by its alpha already: that is how it lies over black
+        image = image.getchannel(0)
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image).convert("RGB")
@@ -138,18 +130,35 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Wide grey modes: 16-bit by their full range, 32-bit and float by what the picture holds."""
-    values = np.asarray(image).astype(np.float64)
+    """Wide grey modes as L: 16-bit by their full range, others by what the picture holds."""
+    tags = getattr(image, "tag_v2", {})  # TIFF alone has them
+    values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        low, high = 0.0, 65535.0
+        top = 4095 if tuple(tags.get(_BITS_TAG, ())) == (12,) else 65535
+        scale = np.minimum(np.rint(np.arange(65536) * (255.0 / top)), 255).astype(np.uint8)
+        grey = scale[values]
+        key = image.info.get("transparency")
+        if isinstance(key, int):
+            grey[values == key] = 0
     else:
-        if not np.isfinite(values).all():
+        wide = values.astype(np.float64)
+        if not np.isfinite(wide).all():
             raise DataError("the picture holds values that are not finite")
-        low, high = float(values.min()), float(values.max())
-        if image.mode == "I" and low >= 0 and high <= 65535:
-            low, high = 0.0, 65535.0
-    scaled = (values - low) / max(high - low, 1e-12) * 255.0
-    return Image.fromarray(np.rint(scaled).astype(np.uint8), "L")
+        wide -= wide.min()
+        wide *= 255.0 / max(float(wide.max()), 1e-12)
+        grey = np.rint(wide, out=wide).astype(np.uint8)
+    return Image.fromarray(~grey if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else grey)
+
+
+def _scale_key(image: Image.Image) -> None:
+    """Bring the transparent colour of a PNG from the depth of the file to the 8 bits of Pillow."""
+    key = image.info.get("transparency")
+    tiles = getattr(image, "tile", ())  # how the file's pixels are packed
+    depth = str(tiles[0].args) if image.format == "PNG" and tiles else ""
+    if isinstance(key, int) and depth in _GREY_STEPS:
+        image.info["transparency"] = key * _GREY_STEPS[depth]
+    elif isinstance(key, tuple) and depth == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _centre_box(width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
