@@ -72,7 +72,8 @@ class Database:
 
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
-        with _explained(self._label), Session(engine, autoflush=True) as session, session.begin():
+        with _explained(self._label), Session(engine) as session, session.begin():
+            session.connection()  # begins now, not at the first statement
             yield session
 
 

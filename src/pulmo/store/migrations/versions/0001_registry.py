@@ -16,13 +16,6 @@ def upgrade() -> None:
     _create_events()
 
 
-def downgrade() -> None:
-    """Drop every table, those that refer to others first."""
-    for table in ("aliases", "verdicts", "outbox", "history", "lineages", "deletions", "versions"):
-        op.drop_table(table)
-    op.drop_table("models")
-
-
 def _digest(name: str, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(64), nullable=nullable)
 
