@@ -12,9 +12,9 @@ BUNDLE = "bundle"  # where a run's folder keeps its bundle
 
 def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     """The registry that the settings point at. Raises RegistryError."""
-    from pulmo.registry import local
+    from pulmo.registry.local import open_registry as open_local
 
-    return local.open_registry(settings.registry_url, settings.files_url, read_only=read_only)
+    return open_local(settings.registry_url, settings.files_url, read_only=read_only)
 
 
 def open_bundle(settings: Settings, target: str) -> Bundle:

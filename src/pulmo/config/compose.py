@@ -15,6 +15,7 @@ _OVERRIDE = re.compile(
     r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w.-]*)(?:=(?P<value>.*))?", re.DOTALL
 )
 _SELECTORS = ("experiment", "debug")  # parts that hold differences and leave no key behind
+_NOTHING = tuple(f"{part}=null" for part in _SELECTORS)  # the default, which Hydra cannot be told
 
 
 def find_configs() -> Path:
@@ -35,7 +36,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     """
     configs = find_configs()
     checked = [_check(text, configs) for text in overrides]
-    document = _compose(configs, checked)
+    document = _compose(configs, [text for text in checked if text not in _NOTHING])
     for name in _SELECTORS:
         document.pop(name, None)
     try:

@@ -1,4 +1,7 @@
-"""The verbs of the loop: quickstart, data, train, evaluate, predict, export and the tests."""
+"""The verbs of the loop: quickstart, data, train, evaluate, export and the tests.
+
+A verb imports its job only after its configuration stands: a misspelt key answers at once.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +12,7 @@ import typer
 from pulmo.verbs import output
 from pulmo.verbs.options import ASKED, AsJson, Overrides, actor, example
 from pulmo.verbs.registry import configured, show_verdict
+from pulmo.verbs.show import for_quickstart
 
 app = typer.Typer()
 
@@ -22,6 +26,30 @@ class Split(StrEnum):
 
 
 @app.command(epilog=example("pulmo quickstart"))
+def quickstart(overrides: Overrides = None, json: AsJson = False) -> None:
+    """Run the whole loop once, from data to a rollback."""
+    from pulmo.config import settings
+    from pulmo.config.compose import compose
+
+    config, places = compose(for_quickstart(overrides)), settings.load()
+    from pulmo.jobs.quickstart import quickstart as run
+    from pulmo.logs import get_logger
+    from pulmo.wiring import open_registry
+
+    summary = run(config, places, open_registry(places), get_logger("pulmo").info)
+    if json:
+        output.as_json(summary)
+        return
+    typer.echo(f"in production  {summary.production.label}")
+    typer.echo(f"refused        {summary.refused.label}")
+    typer.echo(f"retrained      {summary.retrained.label}")
+    typer.echo(f"report         {summary.report}")
+    typer.echo(f"heat maps      {summary.overlays}")
+    typer.echo("Next:")
+    for line in summary.lines:
+        typer.echo(f"  {line}")
+
+
 @app.command(
     epilog=example("pulmo data data=folder data.root=/path/to/pictures registry.name=my-task")
 )
@@ -29,9 +57,11 @@ def data(overrides: Overrides = None, json: AsJson = False) -> None:
     """Collect, check and split the configured data set."""
     from pulmo.config import settings
     from pulmo.config.compose import compose
+
+    config, places = compose(overrides or []), settings.load()
     from pulmo.jobs.data import prepare
 
-    prepared = prepare(compose(overrides or []), settings.load().data_dir)
+    prepared = prepare(config, places.data_dir)
     dataset, report = prepared.dataset, prepared.report
     if json:
         output.as_json({"folder": dataset.folder, "report": report})
@@ -62,9 +92,10 @@ def train(
     """Train a model and write its run folder and bundle."""
     from pulmo.config import settings
     from pulmo.config.compose import compose
-    from pulmo.jobs.train import train as run
 
     config, places = compose(overrides or []), settings.load()
+    from pulmo.jobs.train import train as run
+
     trained = run(config, places.data_dir)
     info = trained.bundle.info
     if not json:
@@ -103,8 +134,6 @@ def evaluate(
     """Measure a model, with intervals, and write a report."""
     from pulmo.config import settings
     from pulmo.config.compose import compose
-    from pulmo.data.manifest import load
-    from pulmo.jobs.evaluate import evaluate as run
     from pulmo.jobs.run_folder import latest
     from pulmo.wiring import open_bundle
 
@@ -114,6 +143,9 @@ def evaluate(
         model = str(latest(Path(config.run.root), config.registry.name))
     else:
         config = configured(model, overrides)
+    from pulmo.data.manifest import load
+    from pulmo.jobs.evaluate import evaluate as run
+
     bundle = open_bundle(places, model)
     label = f"{bundle.info.name}-{bundle.info.model_digest[:12]}"
     out = out or Path(config.run.root) / "evaluations" / label
@@ -137,15 +169,16 @@ def export(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Make the bundle of a run from its weights, where it is not there yet."""
+    """Make the bundle of a run that has only its weights."""
     from pulmo.config import settings
     from pulmo.config.compose import compose
     from pulmo.jobs.run_folder import latest
-    from pulmo.jobs.train import export as make
 
     if run is None:
         config = compose(overrides or [])
         run = latest(Path(config.run.root), config.registry.name)
+    from pulmo.jobs.train import export as make
+
     bundle = make(run, settings.load().data_dir)
     told = {"bundle": bundle.path, "digest": bundle.digest, "model": bundle.info.model_digest}
     output.as_json(told) if json else typer.echo(f"{bundle.path}  {bundle.info.model_digest[:12]}")
@@ -157,7 +190,7 @@ def judge(
     overrides: Overrides = None,
     json: AsJson = False,
 ) -> None:
-    """Run the staged tests on one registered model and store the verdict; nothing is moved."""
+    """Judge a registered model by the staged tests; move nothing."""
     from pulmo.config import settings
     from pulmo.core.ports import ModelRef
     from pulmo.errors import RefusedError

@@ -28,7 +28,7 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATHS...",
+            metavar="PATH",
             show_default=False,
             help="Files, folders, patterns ('**/*.png') or - for stdin.",
         ),
@@ -43,7 +43,10 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a picture.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a head.")] = False,
 ) -> None:
-    """Ask a model about pictures; exit code 1 if one of them could not be read."""
+    """Ask a model about pictures.
+
+    A picture that cannot be read is told in its row; the exit code is then 1.
+    """
     from pulmo.config import settings
     from pulmo.jobs.predict import predict as run
     from pulmo.wiring import open_bundle

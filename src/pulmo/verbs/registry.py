@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pulmo.core.ports import Move, Registry, Verdict, Version
 
 app = typer.Typer(
-    help="Registered models: list, show, history, stage, promote, rollback, delete.",
+    help="Registered models: what there is, and what serves.",
     no_args_is_help=True,
 )
 
@@ -51,7 +51,10 @@ def list_models(json: AsJson = False) -> None:
     )
 )
 def show(ref: Ref, json: AsJson = False) -> None:
-    """The versions of a model, or one version with its origins and verdicts."""
+    """The versions of a model, or all about one of them.
+
+    One version is shown with its origins and verdicts.
+    """
     from pulmo.core.ports import ModelRef
 
     registry, _ = _open(read_only=True)
@@ -75,7 +78,7 @@ def show(ref: Ref, json: AsJson = False) -> None:
 
 @app.command(epilog=example("pulmo registry history phantom-demo"))
 def history(name: Name, json: AsJson = False) -> None:
-    """Every move of a model's aliases: when, from where to where, who and why."""
+    """Every move of a model's aliases: when, who and why."""
     registry, _ = _open(read_only=True)
     moves = registry.history(name)
     output.as_json(moves) if json else _show_moves(moves)
@@ -90,7 +93,10 @@ def stage(
     reason: Reason = ASKED,
     json: AsJson = False,
 ) -> None:
-    """Register if needed, run the staged tests, promote only what passes (else exit code 3)."""
+    """Test a candidate and promote it only if it passes.
+
+    A folder is registered first. A refusal ends with exit code 3 and leaves production as it is.
+    """
     from pulmo.jobs import release
 
     registry, settings = _open()

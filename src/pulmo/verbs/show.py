@@ -10,8 +10,8 @@ from pulmo.verbs.options import AsJson, Overrides, example
 if TYPE_CHECKING:
     from pulmo.jobs.runs import Run
 
-runs = typer.Typer(help="Training runs: list.", no_args_is_help=True)
-config = typer.Typer(help="The configuration: show.", no_args_is_help=True)
+runs = typer.Typer(help="Training runs.", no_args_is_help=True)
+config = typer.Typer(help="The configuration.", no_args_is_help=True)
 
 Verb = Literal[
     "quickstart", "data", "train", "evaluate", "export", "test-staged", "stage", "promote"
@@ -52,7 +52,10 @@ def show_config(
     overrides: Overrides = None,
     json: AsJson = False,
 ) -> None:
-    """The configuration that a verb would run with, as overrides that give it again."""
+    """What a verb would run with.
+
+    Every line is written as an override.
+    """
     import shlex
 
     from pulmo.config import settings
@@ -70,7 +73,7 @@ def show_config(
     typer.echo(f"# data set: {folder}")
     for name, value in places.public().items():
         typer.echo(f"# PULMO_{name.upper()}={value}")
-    for line in _lines(document, ""):
+    for line in override_lines(document):
         typer.echo(shlex.quote(line))
 
 
@@ -87,13 +90,14 @@ def _row(run: "Run") -> tuple[object, ...]:
     return run.created_at, run.name, run.status, run.recipe, score, digest, run.dir, run.note
 
 
-def _lines(document: dict[str, Any], prefix: str) -> list[str]:
+def override_lines(document: dict[str, Any], prefix: str = "") -> list[str]:
+    """A configuration as overrides, one a value."""
     from json import dumps
 
     found = []
     for key, value in document.items():
         if isinstance(value, dict) and value:
-            found += _lines(value, f"{prefix}{key}.")
+            found += override_lines(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else dumps(value, ensure_ascii=False)
             found.append(f"{prefix}{key}={text}")

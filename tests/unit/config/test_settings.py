@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pulmo.config import settings
+from pulmo.errors import ConfigError
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().data_dir == Path("data")
+    monkeypatch.setenv("PULMO_DATA_DIR", "/elsewhere")
+    assert settings.load().data_dir == Path("/elsewhere")
+
+
+def test_a_wrong_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_REGISTRY_URL", "models/registry.db")
+    with pytest.raises(ConfigError, match="PULMO_REGISTRY_URL"):
+        settings.load()
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError):
+        settings.load().data_dir = Path("x")  # type: ignore[misc]
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_REGISTRY_URL", "postgresql://me:secret@host:5432/db")
+    shown = settings.load().public()
+    assert shown["registry_url"] == "postgresql://***@host:5432/db"
+    assert "secret" not in str(shown)
+
+
+def test_the_environment_of_settings_gives_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_FILES_URL", "memory://x")
+    first = settings.load()
+    for name, value in first.environment().items():
+        monkeypatch.setenv(name, value)
+    assert settings.load() == first
