@@ -49,11 +49,10 @@ def reliability(points: Points, error: float | None) -> bytes:
     figure, axes = _square("Calibration", "predicted probability", "observed frequency")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfect")
     count = np.asarray(points["count"], dtype=np.float64)
-    area = 15 + 60 * count / max(count.max(initial=1.0), 1.0)
-    axes.plot(points["confidence"], points["frequency"], color=BLUE, linewidth=1)
-    axes.scatter(
-        points["confidence"], points["frequency"], s=area, color=BLUE, label=_named("ECE", error)
-    )
+    area = 10 + 30 * count / max(count.max(initial=1.0), 1.0)
+    x, y = points["confidence"], points["frequency"]
+    axes.plot(x, y, color=BLUE, linewidth=1, label=_named("ECE", error))
+    axes.scatter(x, y, s=area, color=BLUE, clip_on=False, zorder=3)
     axes.legend(loc="upper left", frameon=False)
     return _png(figure)
 
@@ -89,14 +88,16 @@ def histogram(
     if band[1] > band[0]:
         axes.axvspan(*band, color=GREY, alpha=0.18, linewidth=0, label="left to a human")
     edges = np.linspace(0, 1, 31).tolist()
+    most = 1.0
     for (name, scores), colour in zip(parts.items(), (BLUE, ORANGE), strict=False):
-        axes.hist(scores, edges, color=colour, alpha=0.3)
+        counts, *_ = axes.hist(scores, edges, color=colour, alpha=0.3)
         axes.hist(scores, edges, color=colour, histtype="step", linewidth=1.5, label=name)
+        most = max(most, float(np.max(counts)))
     if threshold is not None:
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label="threshold")
     axes.set_yscale("log")
-    axes.set(xlim=(0, 1), ylim=(0.7, None))
-    axes.legend(frameon=False, fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(0.7, most * 1.5))
+    axes.legend(loc="upper center", fontsize=8, framealpha=0.9, edgecolor="none")
     return _png(figure)
 
 
