@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -178,30 +180,41 @@ def _run(
     callbacks: list[Callback] = [best]
     if config.trainer.patience is not None:
         callbacks.append(EarlyStopping("val_loss", patience=config.trainer.patience))
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips, not news
-    trainer = pl.Trainer(
-        max_epochs=config.trainer.max_epochs,
-        accelerator="gpu" if _uses_gpu(config) else "cpu",
-        devices=1,
-        precision=config.trainer.precision,
-        deterministic="warn" if _uses_gpu(config) else True,
-        logger=CSVLogger(run_dir, name="", version=""),
-        callbacks=callbacks,
-        default_root_dir=run_dir,
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-    )
     data = SampleDataModule(train, val, batch_size=config.trainer.batch_size, seed=config.seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists.*")
+    with _without_tips():
+        trainer = pl.Trainer(
+            max_epochs=config.trainer.max_epochs,
+            accelerator="gpu" if _uses_gpu(config) else "cpu",
+            devices=1,
+            precision=config.trainer.precision,
+            deterministic="warn" if _uses_gpu(config) else True,
+            logger=CSVLogger(run_dir, name="", version=""),
+            callbacks=callbacks,
+            default_root_dir=run_dir,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+        )
         trainer.fit(module, datamodule=data)
     if not best.best_model_path:
         raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     model.cpu().load_state_dict({k.removeprefix("model."): v for k, v in stored.items()})
+
+
+@contextmanager
+def _without_tips() -> Iterator[None]:
+    """Keep Lightning's advice, none of which fits data that lie in memory, off the terminal."""
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
+    lightning.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
+            yield
+    finally:
+        lightning.setLevel(level)
 
 
 def _uses_gpu(config: Config) -> bool:
