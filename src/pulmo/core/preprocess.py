@@ -64,7 +64,7 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
             _check_size(*image.size)
             _scale_key(image)
             image.load()
-            turn = _TURNS.get(_orientation(image))
+            turn = _turn(image)
             plain = _to_mode(image, channels)
             return plain.transpose(turn) if turn is not None else plain
     except DataError:
@@ -109,11 +109,12 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings a loaded picture upright (EXIF 2.32, 4.6.4); TIFF ones are turned already."""
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        return _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001  damaged metadata does not make a picture unreadable
-        return 1
+        return None
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:

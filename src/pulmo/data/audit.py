@@ -62,10 +62,10 @@ def _files(unreadable: Sequence[Unreadable], skipped: Sequence[str]) -> list[Fin
     found = []
     if unreadable:
         where = tuple(f"{bad.path}: {bad.reason}" for bad in unreadable)
-        message = f"{len(where)} files cannot be read: mend or remove them"
+        message = f"files that cannot be read: {len(where)}; mend or remove them"
         found.append(Finding("error", "unreadable", message, where))
     if skipped:
-        message = f"{len(skipped)} files or folders were not taken: no pictures of a class"
+        message = f"files and folders not taken, no pictures of a class: {len(skipped)}"
         found.append(Finding("warning", "skipped", message, tuple(skipped)))
     return found
 
@@ -85,13 +85,13 @@ def _pictures(manifest: Manifest) -> list[Finding]:
     excluded = [row.path for row in manifest.rows if row.split == EXCLUDED]
     found = []
     if conflicts:
-        message = f"{len(conflicts)} pictures have two labels: keep one file of each"
+        message = f"pictures with two labels: {len(conflicts)}; keep one file of each"
         found.append(Finding("error", "label conflict", message, _lines(conflicts)))
     if repeats:
-        message = f"{len(repeats)} pictures are there more than once within their split"
+        message = f"pictures that are there more than once within their split: {len(repeats)}"
         found.append(Finding("warning", "duplicates", message, _lines(repeats)))
     if excluded:
-        message = f"{len(excluded)} files repeat a picture of a more protected split: left out"
+        message = f"files left out that repeat a picture of a more protected split: {len(excluded)}"
         found.append(Finding("warning", "excluded", message, tuple(excluded)))
     return found
 
@@ -100,7 +100,7 @@ def _patients(manifest: Manifest, wanted: bool) -> list[Finding]:
     alone = tuple(row.path for row in manifest.rows if "/" not in row.patient) if wanted else ()
     if not alone:
         return []
-    message = f"{len(alone)} file names do not fit data.patient: each counts as its own patient"
+    message = f"file names that tell no patient: {len(alone)}; each picture stands alone"
     return [Finding("warning", "unknown patient", message, alone)]
 
 

@@ -4,8 +4,8 @@ import hashlib
 import http.client
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 from pulmo import logs
@@ -30,7 +30,7 @@ def fetch(url: str, md5: str, target: Path) -> Path:
     Raises ConfigError for anything but http and https, DataError where the file cannot be had or
     is another one.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if not url.startswith(("http://", "https://")):
         raise ConfigError(f"data.url={url} is no http or https address")
     if target.is_file() and _md5(target) == md5:
         return target
@@ -50,7 +50,7 @@ def _download(url: str, part: Path) -> None:
     for attempt in range(ATTEMPTS):
         try:
             return _stream(url, part)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             passing = not isinstance(error, urllib.error.HTTPError) or error.code in _PASSING
             if not passing or attempt == ATTEMPTS - 1:
                 raise DataError(
@@ -76,5 +76,4 @@ def _stream(url: str, part: Path) -> None:
 
 def _md5(path: Path) -> str:
     with path.open("rb") as stream:
-        new = lambda: hashlib.md5(usedforsecurity=False)  # noqa: E731
-        return hashlib.file_digest(stream, new).hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()

@@ -178,7 +178,7 @@ def load(data_dir: Path, name: str) -> DataSet:
 def find(data_dir: Path, digest: str) -> DataSet:
     """The data set with this manifest digest, current or not. Raises DataError."""
     if _HEX.fullmatch(digest):
-        for info in sorted(data_dir.glob(f"*/{digest[:_FOLDER_DIGITS]}/{INFO}")):
+        for info in sorted(data_dir.resolve().glob(f"*/{digest[:_FOLDER_DIGITS]}/{INFO}")):
             return _open(info.parent, digest)
     raise DataError(
         f"no data set in {data_dir} has the digest {digest[:_FOLDER_DIGITS]}…: make it from the "

@@ -1,6 +1,8 @@
 """Where pictures come from: a source to a folder on disk with one folder for each class."""
 
 import os
+import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +87,17 @@ def _collect_folder(config: DataConfig, root: Path) -> Collection:
                 found += [Found(p, label, role) for p in _pictures(entry, root, skipped)]
             else:
                 skipped.append(_relative(entry, root))
-    return Collection(root, _classes(config, root, found), tuple(found), tuple(sorted(skipped)))
+    classes = _classes(config, root, found, skipped)
+    return Collection(root, classes, tuple(found), tuple(sorted(skipped)))
 
 
 def _is_part(entry: Path, roles: dict[str, Role]) -> bool:
     return entry.name.lower() in roles and entry.is_dir()
 
 
-def _classes(config: DataConfig, root: Path, found: list[Found]) -> tuple[str, ...]:
+def _classes(
+    config: DataConfig, root: Path, found: list[Found], skipped: list[str]
+) -> tuple[str, ...]:
     labels = sorted({one.label for one in found})
     if not labels:
         raise DataError(
@@ -101,9 +106,11 @@ def _classes(config: DataConfig, root: Path, found: list[Found]) -> tuple[str, .
         )
     classes = tuple(config.classes or labels)
     if missing := [name for name in classes if name not in labels]:
+        folders = {Path(name).name for name in skipped if (root / name).is_dir()}
+        there = ", ".join(sorted(folders.union(labels)))
         raise DataError(
-            f"{root} has no pictures of class {', '.join(missing)} (but of {', '.join(labels)}): "
-            "add its folder or set data.classes"
+            f"{root} has no pictures of class {', '.join(missing)}, but folders {there}: "
+            "add what is missing or set data.classes"
         )
     if len(classes) < 2:
         raise DataError(f"{root} has the class {classes[0]} alone: at least two are needed")
@@ -148,10 +155,8 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _relative(path: Path, root: Path) -> str:
     relative = path.relative_to(root).as_posix()
-    try:
-        relative.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{str(path)!a} has a name that is not UTF-8: rename it") from error
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in relative):
+        raise DataError(f"{str(path)!a} has control characters or is not UTF-8: rename it")
     return relative
 
 
@@ -196,9 +201,12 @@ def _write_pictures(
     if target.is_dir():
         return target
     part = files.part_of(target)
-    for name, pixels in track(pictures, label, total):
-        path = part / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(pixels))
-    files.publish(part, target)
+    try:
+        for name, pixels in track(pictures, label, total):
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(pixels))
+        files.publish(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return target

@@ -33,7 +33,7 @@ TURNED: dict[int, Callable[[Array], Array]] = {  # EXIF 2.32, 4.6.4: what brings
     5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 CONTAINERS: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"quality": 90}),
@@ -107,8 +107,15 @@ def test_every_exif_turn_comes_out_upright(container: str, orientation: int) -> 
     np.testing.assert_array_equal(turned, TURNED[orientation](plain))
 
 
-def test_damaged_exif_does_not_make_a_picture_unreadable() -> None:
-    encoded = encode(GREY, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+TEXT_AS_ORIENTATION = b"II*\0\x08\0\0\0\1\0\x12\1\2\0\3\0\0\0ab\0\0\0\0\0\0"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(
+    "exif", [b"II*\0\xff\xff\xff\xff", b"XX*\0\x08\0\0\0", b"MM\0*\0\0", TEXT_AS_ORIENTATION]
+)
+def test_damaged_exif_does_not_make_a_picture_unreadable(exif: bytes) -> None:
+    encoded = encode(GREY, "PNG", exif=exif)
     np.testing.assert_array_equal(grey(encoded), GREY)
 
 
@@ -347,6 +354,7 @@ def decodes(encoded: bytes) -> bytes | None:
         return None
 
 
+@pytest.mark.filterwarnings("ignore")
 @given(st.binary(max_size=300))
 @example(b"RIFF\0\0\0\0WEBPVP8X")
 @example(b"II*\0\x08\0\0\0\xff\xff")
