@@ -73,6 +73,8 @@ def threshold(scores: NDArray[np.floating], hits: NDArray[np.bool_], objective: 
     else:  # compared as whole numbers: a tie is a tie
         gain = rejected * positives - missed * negatives
     edges = np.r_[0.0, ranked[ends - 1], 1.0]
+    if edges[-2] == 1:  # no threshold rejects a score of 1
+        gain, edges = gain[:-1], edges[:-1]
     low, high = _widest(gain == gain.max(), edges)
     return between(low, high)
 

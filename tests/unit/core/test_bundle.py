@@ -1,0 +1,331 @@
+"""The bundle: written once, the same bytes every time, refused when anything is off."""
+
+import io
+import json
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pulmo.core import bundle as bundles
+from pulmo.core.bundle import Bundle, BundleInfo, DecisionSpec, Specification
+from pulmo.errors import ModelError
+
+Make = Callable[..., Bundle]
+
+
+@pytest.fixture
+def copy(toy_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy of the toy bundle that a test may spoil."""
+    return Path(shutil.copytree(toy_bundle.path, tmp_path / "copy"))
+
+
+def _resum(folder: Path) -> None:
+    """Make SHA256SUMS fit again: what an attacker can do as well."""
+    lines = (f"{bundles.file_digest(folder / name)}  {name}\n" for name in bundles.FILES)
+    (folder / bundles.SUMS).write_text("".join(lines))
+
+
+def test_what_was_written_is_read_back(toy_bundle: Bundle) -> None:
+    again = bundles.verify(toy_bundle.path)
+    assert again == toy_bundle
+    assert again.info.specification.classes == ("DARK", "BRIGHT")
+    assert again.graph == (toy_bundle.path / "model.onnx").read_bytes()
+    assert again.reference()["embeddings"].dtype == np.float16
+    assert again.members()["digests"].shape == (1, 32)
+    assert again.info.score == 0.9
+
+
+def test_equal_content_gives_equal_bytes(make_bundle: Make, tmp_path: Path) -> None:
+    one, other = (make_bundle(tmp_path / name) for name in ("one", "other"))
+    assert one.digest == other.digest
+    for name in (*bundles.FILES, bundles.SUMS):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+
+
+def test_sha256sum_would_check_it(toy_bundle: Bundle) -> None:
+    lines = (toy_bundle.path / bundles.SUMS).read_text().splitlines()
+    assert [line[66:] for line in lines] == list(bundles.FILES)
+    for line in lines:
+        assert line[:64] == bundles.file_digest(toy_bundle.path / line[66:])
+        assert line[64:66] == "  "
+
+
+def test_the_model_digest_knows_nothing_of_metrics_or_lineage(
+    make_bundle: Make, tmp_path: Path
+) -> None:
+    one = make_bundle(tmp_path / "one", score=0.5)
+    other = make_bundle(tmp_path / "other", score=0.7)
+    assert one.info.model_digest == other.info.model_digest
+    assert one.digest != other.digest
+
+
+@pytest.mark.parametrize("change", [{"weights": b"other"}, {"temperature": 2.0}])
+def test_the_model_digest_knows_weights_and_specification(
+    make_bundle: Make, toy_bundle: Bundle, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    changed = make_bundle(tmp_path / "changed", **change)
+    assert changed.info.model_digest != toy_bundle.info.model_digest
+
+
+def test_a_bundle_is_never_written_over_something(make_bundle: Make, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(ModelError, match="not empty"):
+        make_bundle(tmp_path)
+    assert (tmp_path / "note").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", bundles.FILES)
+def test_one_changed_bit_is_found(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(bytes(data))
+    with pytest.raises(ModelError, match=f"{name} does not match its digest"):
+        bundles.verify(copy)
+
+
+@pytest.mark.parametrize("name", bundles.FILES)
+def test_a_missing_file_is_found(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(ModelError, match=f"{name} is missing"):
+        bundles.verify(copy)
+
+
+def test_a_file_too_many_is_found(copy: Path) -> None:
+    (copy / "weights.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match=r"files that no bundle has: weights\.pkl"):
+        bundles.verify(copy)
+
+
+def test_a_symbolic_link_is_no_file(copy: Path, tmp_path: Path) -> None:
+    target = (copy / "README.md").rename(tmp_path / "elsewhere")
+    (copy / "README.md").symlink_to(target)
+    with pytest.raises(ModelError, match="no plain file"):
+        bundles.verify(copy)
+
+
+@pytest.mark.parametrize("text", ["", "abc", f"{'0' * 64}  ../../etc/passwd\n", "x" * 5000])
+def test_sums_that_are_none_are_refused(copy: Path, text: str) -> None:
+    (copy / bundles.SUMS).write_text(text)
+    with pytest.raises(ModelError):
+        bundles.verify(copy)
+
+
+def test_a_line_of_sums_may_not_repeat(copy: Path) -> None:
+    text = (copy / bundles.SUMS).read_text()
+    (copy / bundles.SUMS).write_text(text + text.splitlines()[0] + "\n")
+    with pytest.raises(ModelError, match="must name exactly"):
+        bundles.verify(copy)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ModelError, match="is no bundle"):
+            bundles.verify(folder)
+
+
+def test_a_file_larger_than_any_may_be_is_refused(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "MAX_FILE_BYTES", 100)
+    with pytest.raises(ModelError, match="larger than any"):
+        bundles.verify(copy)
+
+
+def test_a_foreign_graph_is_found_even_where_the_sums_fit(copy: Path) -> None:
+    (copy / "model.onnx").write_bytes(b"another graph")
+    _resum(copy)
+    with pytest.raises(ModelError, match="names another model"):
+        bundles.verify(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"format": 2}, "format"),
+        ({"surprise": 1}, "surprise"),
+        ({"model_digest": None}, "model_digest"),
+        ({"metrics": {"val": {"auroc": {"value": "good"}}}}, "auroc"),
+    ],
+)
+def test_information_that_is_not_understood_is_refused_by_name(
+    copy: Path, change: dict[str, Any], told: str
+) -> None:
+    document = json.loads((copy / bundles.INFO).read_text())
+    (copy / bundles.INFO).write_text(json.dumps({**document, **change}))
+    _resum(copy)
+    with pytest.raises(ModelError, match=told):
+        bundles.verify(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"curves": NaN}'])
+def test_information_that_is_no_json_is_refused(copy: Path, text: str) -> None:
+    (copy / bundles.INFO).write_text(text)
+    _resum(copy)
+    with pytest.raises(ModelError, match="not understood"):
+        bundles.verify(copy)
+
+
+def test_infinite_figures_never_enter_a_bundle(toy_bundle: Bundle) -> None:
+    document = toy_bundle.info.model_dump()
+    for curve in ([float("nan")], [float("inf")]):
+        with pytest.raises(ValidationError):
+            BundleInfo.model_validate({**document, "curves": {"roc": {"fpr": curve}}})
+
+
+def test_the_score_of_an_undefined_metric_is_the_worst(toy_bundle: Bundle) -> None:
+    none = {"val": {"auroc": bundles.Estimate(value=None)}}
+    assert toy_bundle.info.model_copy(update={"metrics": none}).score == -np.inf
+    assert toy_bundle.info.model_copy(update={"metrics": {}}).score == -np.inf
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ("A", "A")},
+        {"classes": ("A",)},
+        {"classes": ("A", "B")},  # the positive class is none of them
+        {"classes": ("DARK", "BRIGHT", "GREY")},
+        {"outputs": ("logits", "probabilities")},
+        {"outputs": ("probabilities",)},
+        {"temperature": 0},
+        {"temperature": float("nan")},
+        {"decision": {"rule": "threshold", "refer_low": 0, "refer_high": 0}},
+        {"decision": {"rule": "argmax", "refer_low": 0.6, "refer_high": 0.5}},
+        {"decision": {"rule": "argmax", "refer_low": 0, "refer_high": 1.5}},
+    ],
+)
+def test_a_specification_that_contradicts_itself_is_refused(
+    toy_specification: Specification, change: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError):
+        Specification.model_validate({**toy_specification.model_dump(), **change})
+
+
+def test_outlier_limits_need_embeddings(toy_specification: Specification) -> None:
+    limits = {"neighbours": 5, "limit": 0.1, "reference": "0" * 64}
+    document = {**toy_specification.model_dump(), "outliers": limits}
+    assert Specification.model_validate(document).outliers is not None
+    with pytest.raises(ValidationError, match="embedding"):
+        Specification.model_validate({**document, "outputs": ("probabilities", "logits")})
+
+
+@settings(deadline=None)
+@given(
+    st.floats(0.05, 20), st.floats(0, 1), st.floats(0, 1),
+    st.dictionaries(st.text(), st.integers() | st.floats(-9, 9) | st.booleans() | st.text())
+)  # fmt: skip
+def test_a_specification_has_the_same_digest_after_a_round_trip(
+    toy_specification: Specification,
+    temperature: float,
+    threshold: float,
+    low: float,
+    options: dict[str, Any],
+) -> None:
+    decision = DecisionSpec(
+        rule="threshold", positive="DARK", threshold=threshold, refer_low=low, refer_high=1
+    )
+    network = bundles.NetworkSpec(architecture="ü", options=options)
+    specification = toy_specification.model_copy(
+        update={"temperature": temperature, "decision": decision, "network": network}
+    )
+    again = Specification.model_validate_json(specification.model_dump_json())
+    assert bundles.model_digest(b"g", b"w", again) == bundles.model_digest(
+        b"g", b"w", specification
+    )
+
+
+def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
+    arrays = {
+        "a": np.arange(12, dtype=np.float16).reshape(3, 4),
+        "b": np.zeros((0, 32), dtype=np.uint8),
+        "c": np.array([1, -1]),
+    }
+    path = tmp_path / "arrays.npz"
+    path.write_bytes(bundles.pack_arrays(arrays))
+    found = bundles.read_arrays(path)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    assert bundles.pack_arrays(dict(reversed(arrays.items()))) == path.read_bytes()
+
+
+def test_arrays_of_objects_are_neither_written_nor_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        bundles.pack_arrays({"a": np.array([{}], dtype=object)})
+    path = tmp_path / "pickle.npz"
+    np.savez(path, a=np.array([{}], dtype=object))
+    with pytest.raises(ModelError, match="no arrays that can be read"):
+        bundles.read_arrays(path)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.npz"
+    path.write_bytes(bundles.pack_arrays({"a": np.zeros(100_000)}))
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(bundles, "MAX_FILE_BYTES", 10_000)
+    with pytest.raises(ModelError, match="unpacks to more"):
+        bundles.read_arrays(path)
+
+
+def _archive(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return buffer.getvalue()
+
+
+def _array(header: str) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def _header(kind: str, length: int) -> bytes:
+    return _array(f"{{'descr': '{kind}', 'fortran_order': False, 'shape': ({length},), }}")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"no archive",
+        _archive(a=b"no array"),
+        _archive(a=_header("<f8", 10**12)),
+        _archive(a=_header("<f8", 5) + b"short"),
+        _archive(a=_header("|O", 1) + b"\x80\x04."),
+        _archive(a=_array("__import__('os').system('true')")),
+        _archive(a=_array("(" * 5000)),
+    ],
+)
+def test_hostile_arrays_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "hostile.npz"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="no arrays that can be read"):
+        bundles.read_arrays(path)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_damaged_archive_never_raises_anything_else(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    data = bytearray(bundles.pack_arrays({"a": np.arange(200.0), "b": np.arange(5)}))
+    data[place % len(data)] ^= change
+    path = tmp_path_factory.mktemp("damaged") / "a.npz"
+    path.write_bytes(bytes(data))
+    try:
+        bundles.read_arrays(path)
+    except ModelError:
+        return
