@@ -1,6 +1,5 @@
 """`registry …`: versions, aliases, their history, and the verbs that move them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -153,10 +152,10 @@ def configured(target: str, overrides: list[str] | None) -> "Config":
     """The configuration that judges the model of a reference, bundle folder or run folder."""
     from pulmo.config.compose import compose_for_model
     from pulmo.core.ports import ModelRef
-    from pulmo.wiring import open_bundle_folder
+    from pulmo.wiring import folder_named, open_bundle_folder
 
-    folder = Path(target)
-    name = open_bundle_folder(folder).info.name if folder.is_dir() else ModelRef.parse(target).name
+    folder = folder_named(target)
+    name = open_bundle_folder(folder).info.name if folder else ModelRef.parse(target).name
     return compose_for_model(name, overrides or [])
 
 
