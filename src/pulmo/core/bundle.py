@@ -12,13 +12,8 @@ The model digest covers weights, graph and specification, never metrics, time, h
 """
 
 import hashlib
-import io
 import json
 import os
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pulmo.core.arrays import MAX_FILE_BYTES, Arrays, pack_arrays, read_arrays
 from pulmo.core.preprocess import InputSpec
 from pulmo.errors import ModelError
 
@@ -38,24 +34,7 @@ CARD = "README.md"
 SUMS = "SHA256SUMS"
 FILES = (CARD, INFO, MEMBERS, GRAPH, REFERENCE, WEIGHTS)  # the order of their lines in SHA256SUMS
 
-MAX_FILE_BYTES = 2 * 2**30
 MAX_SUMS_BYTES = 4096
-
-Arrays = Mapping[str, NDArray[Any]]
-
-# What damaged or hostile archives and array headers raise.
-_ARCHIVE_FAULTS = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class _Frozen(BaseModel):
@@ -220,8 +199,14 @@ def model_digest(graph: bytes, weights: bytes, specification: Specification) -> 
 
 
 def write(
-    folder: Path, *, graph: bytes, weights: bytes, reference: Arrays, members: Arrays,
-    info: BundleInfo, card: str,
+    folder: Path,
+    *,
+    graph: bytes,
+    weights: bytes,
+    reference: Arrays,
+    members: Arrays,
+    info: BundleInfo,
+    card: str,
 ) -> Bundle:
     """Write a bundle into `folder` (made, must be empty) and return it verified."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,37 +251,6 @@ def verify(folder: Path) -> Bundle:
     if model_digest(graph, weights, info.specification) != info.model_digest:
         raise ModelError(f"{folder}: {INFO} names another model than its files are")
     return Bundle(path=folder, digest=file_digest(folder / SUMS), info=info)
-
-
-def pack_arrays(arrays: Arrays) -> bytes:
-    """Arrays as compressed .npz bytes: the same arrays give the same bytes, and never a pickle."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(arrays):
-            member = io.BytesIO()
-            np.save(member, arrays[name], allow_pickle=False)
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, member.getvalue())
-    return buffer.getvalue()
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file; refuses pickles and archives that unpack to too much."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MAX_FILE_BYTES:
-                raise ModelError(f"{path} unpacks to more than any bundle's file may hold")
-            return {e.filename.removesuffix(".npy"): _array(archive, e) for e in entries}
-    except _ARCHIVE_FAULTS as error:
-        raise ModelError(f"{path} holds no arrays that can be read: {error}") from error
-
-
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(entry) as member:
-        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-    return array
 
 
 def _read_sums(folder: Path) -> dict[str, str]:

@@ -11,7 +11,8 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from pulmo.config.schema import DataConfig, PhantomConfig
-from pulmo.core.bundle import read_arrays, sha256
+from pulmo.core.arrays import read_arrays
+from pulmo.core.bundle import sha256
 from pulmo.core.preprocess import SUFFIXES, Pixels
 from pulmo.data import files, phantom
 from pulmo.data.download import fetch
