@@ -73,7 +73,7 @@ def measure(
     reference: NDArray[np.float16] | None,
     outputs: Outputs,
     labels: NDArray[np.int64],
-    patients: Sequence[str],
+    patients: Sequence[str] | NDArray[np.str_],
     config: EvaluateConfig,
     seed: int,
 ) -> tuple[dict[str, Estimate], Curves]:
