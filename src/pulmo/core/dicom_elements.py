@@ -165,12 +165,12 @@ def read_frame(encapsulated: bytes) -> bytes:
 
 
 def uid_name(uid: str) -> str:
-    """What the DICOM standard calls a UID."""
+    """What the DICOM standard calls a UID; one that it does not know is not repeated."""
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    name = UID(uid, validation_mode=IGNORE).name
-    return name if name != uid else "(missing or unknown)"
+    known = UID(uid, validation_mode=IGNORE)
+    return known.name if known.type else "(missing or unknown)"
 
 
 def _meta_start(encoded: bytes) -> int | None:

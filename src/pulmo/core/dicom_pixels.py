@@ -15,6 +15,7 @@ from pulmo.errors import DataError
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 _FRAME_STARTS = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC} | {0xFFF7}
 _SCAN_START = 0xFFDA
 _MAX_SEGMENTS = 1000  # before the first scan of a JPEG; pictures have about ten
@@ -72,7 +73,7 @@ def read_codes(data: DataSet, layout: Layout, syntax: str) -> Codes:
         return _native(value, layout)
     frame = read_frame(value)
     if syntax == RLE:
-        return _native(_unpack(frame, layout), layout)
+        return _native(_unpack(frame, layout), layout._replace(planar=True))
     return _decompress(frame, layout, syntax)
 
 
@@ -98,7 +99,7 @@ def _native(value: bytes, layout: Layout) -> Codes:
 
 
 def _unpack(frame: bytes, layout: Layout) -> bytes:
-    """RLE (PS3.5 annex G) by Pillow's PackBits, which never writes more than the picture takes."""
+    """RLE planes (PS3.5 annex G) by Pillow's PackBits, which writes no more than they take."""
     size, width = layout.rows * layout.columns, layout.allocated // 8
     segments, *starts = struct.unpack_from("<16I", frame)
     if segments != layout.samples * width:
@@ -112,8 +113,7 @@ def _unpack(frame: bytes, layout: Layout) -> bytes:
             raise DataError("the RLE data of the DICOM file are damaged") from None
         sample, byte = divmod(index, width)
         planes[sample, width - 1 - byte] = np.asarray(plane)[0]  # most significant byte first
-    axes = (0, 2, 1) if layout.planar else (2, 0, 1)
-    return planes.transpose(axes).tobytes()
+    return planes.transpose(0, 2, 1).tobytes()
 
 
 def _decompress(frame: bytes, layout: Layout, syntax: str) -> Codes:
@@ -123,6 +123,8 @@ def _decompress(frame: bytes, layout: Layout, syntax: str) -> Codes:
 
     if _claimed_size(frame) != (layout.rows, layout.columns, layout.samples):
         raise DataError("the compressed picture has another size than the DICOM file says")
+    if syntax in _JPEG_LS:
+        frame += b"\xff\xd9"  # without an end marker CharLS searches damaged data for seconds
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
