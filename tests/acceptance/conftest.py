@@ -36,7 +36,9 @@ def pulmo() -> Command:
             timeout=timeout,
             check=False,
         )
-        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == expect, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     return run

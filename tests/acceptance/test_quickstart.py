@@ -33,7 +33,13 @@ def offline(folder: Path, *command: str, timeout: float) -> subprocess.Completed
         pytest.skip("needs root and unshare to take the network away")
     alone = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *command]
     return subprocess.run(
-        alone, cwd=folder, capture_output=True, text=True, timeout=timeout, env=environment()
+        alone,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(),
+        check=False,
     )
 
 
@@ -45,7 +51,9 @@ def pulmo(folder: Path, *arguments: str, timeout: float) -> subprocess.Completed
 
 def test_the_loop_runs_in_five_minutes_and_leaves_what_it_says(clone: Path) -> None:
     pulmo(clone, "quickstart", timeout=FIVE_MINUTES)
-    history = json.loads(pulmo(clone, "registry", "history", "phantom-demo", "--json", timeout=60).stdout)
+    history = json.loads(
+        pulmo(clone, "registry", "history", "phantom-demo", "--json", timeout=60).stdout
+    )
     moves = [(m["action"], m["before"], m["after"]) for m in history if m["alias"] == "production"]
     assert moves == [("promote", None, 0), ("promote", 0, 2), ("rollback", 2, 0)]
     shown = json.loads(
@@ -61,7 +69,9 @@ def test_a_second_run_uses_what_is_there(clone: Path) -> None:
     before = [path.stat().st_mtime_ns for path in trained]
     pulmo(clone, "quickstart", timeout=60)
     assert [path.stat().st_mtime_ns for path in trained] == before
-    history = json.loads(pulmo(clone, "registry", "history", "phantom-demo", "--json", timeout=60).stdout)
+    history = json.loads(
+        pulmo(clone, "registry", "history", "phantom-demo", "--json", timeout=60).stdout
+    )
     assert sum(m["alias"] == "production" for m in history) == 3
 
 

@@ -60,8 +60,10 @@ def test_ten_colour_classes_work_by_configuration_alone(
     assert trained["metrics"]["val"]["accuracy"]["value"] >= 0.9
     shown = json.loads(pulmo(home, "registry", "show", "imagenette:production", "--json").stdout)
     assert shown["verdicts"][-1]["passed"] is True
-    picture = sorted((root / "val/n01440764").iterdir())[0]
-    row = json.loads(pulmo(home, "predict", str(picture), "--model", "imagenette:production", "--json").stdout)
+    picture = min((root / "val/n01440764").iterdir())
+    row = json.loads(
+        pulmo(home, "predict", str(picture), "--model", "imagenette:production", "--json").stdout
+    )
     assert row["label"] == "n01440764"
     assert len(row["probabilities"]) == 10
 

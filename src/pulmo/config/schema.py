@@ -1,4 +1,4 @@
-"""The typed configuration of an experiment; `configs/` holds its values, this file their meaning."""
+"""The typed configuration of an experiment: `configs/` holds its values, this file the meaning."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,8 @@ class RunConfig(_Group):
 
 class SplitConfig(_Group):
     """How pictures are dealt out. `official` maps a split folder of the source to `pool` (dealt
-    out by patient) or `test`; without one, `test` gets its fraction of the pool as well."""
+    out by patient) or `test`; without one, `test` gets its fraction of the pool as well.
+    """
 
     val: Fraction = 0.1
     gate: Fraction = 0.1
@@ -68,7 +69,8 @@ class RegistryConfig(_Group):
 
 class ModelConfig(_Group):
     """A network of `models/catalog.py`. `weights`: `packaged` (inside a Python package),
-    `timm` (timm's own, downloaded) or null (random)."""
+    `timm` (timm's own, downloaded) or null (random).
+    """
 
     architecture: str
     weights: Literal["packaged", "timm"] | None = None
@@ -89,7 +91,8 @@ class AugmentConfig(_Group):
 
 class RecipeConfig(_Group):
     """How weights are found. `probe`: the backbone is frozen, its embeddings are computed once
-    (for `views` augmented views of every picture), only the head is trained."""
+    (for `views` augmented views of every picture), only the head is trained.
+    """
 
     kind: Literal["probe", "finetune"]
     learning_rate: float = Field(gt=0)
@@ -114,7 +117,8 @@ class TrainerConfig(_Group):
 
 class DecisionConfig(_Group):
     """What is chosen on validation data. `refer` is the share of answers left to a human,
-    `outliers` the share of validation pictures that may count as out of distribution."""
+    `outliers` the share of validation pictures that may count as out of distribution.
+    """
 
     objective: Literal["balanced_accuracy", "accuracy"] = "balanced_accuracy"
     refer: Fraction = 0.1
@@ -165,11 +169,11 @@ class Config(_Group):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
-        data = self.data
-        if data.classes is not None and data.positive is not None:
-            if len(data.classes) != 2 or data.positive not in data.classes:
-                raise ValueError("data.positive must be one of exactly two data.classes")
-        if self.data.splits.val + self.data.splits.gate + self.data.splits.test > 0.6:
+        classes, positive, splits = self.data.classes, self.data.positive, self.data.splits
+        named = classes is not None and positive is not None
+        if named and (len(classes or ()) != 2 or positive not in (classes or ())):
+            raise ValueError("data.positive must be one of exactly two data.classes")
+        if splits.val + splits.gate + splits.test > 0.6:
             raise ValueError("data.splits leaves less than 40 % for training")
         return self
 

@@ -173,7 +173,9 @@ class Registry(Protocol):
         and `best` are refused too: they follow by themselves.
         """
 
-    def remove_alias(self, name: str, alias: str, *, expected: int, actor: str, reason: str) -> Move:
+    def remove_alias(
+        self, name: str, alias: str, *, expected: int, actor: str, reason: str
+    ) -> Move:
         """Take an alias away; `production`, `latest` and `best` are refused."""
 
     def record_verdict(self, verdict: Verdict) -> Verdict:
@@ -192,7 +194,7 @@ class Registry(Protocol):
         """
 
     def rollback(self, name: str, *, to: int | None, actor: str, reason: str) -> Move:
-        """Point `production` at the version that held it before (or at `to`, if it ever held it)."""
+        """Point `production` at the version that held it before, or at `to` if it ever held it."""
 
     def delete(self, name: str, number: int, *, actor: str, reason: str) -> None:
         """Forget a version that no alias points at (`latest` and `best` fall back by themselves).

@@ -18,7 +18,9 @@ def module(batch_size: int = 4, n: int = 10) -> SampleDataModule:
 
 def test_every_training_sample_comes_once_an_epoch_with_its_label() -> None:
     seen = [
-        (int(i), int(y), int(r)) for batch in module().train_dataloader() for i, y, r in zip(*batch)
+        (int(i), int(y), int(r))
+        for batch in module().train_dataloader()
+        for i, y, r in zip(*batch, strict=True)
     ]
     assert sorted(r for _, _, r in seen) == [3 * k for k in range(10)]
     assert all(value == row and label == row % 2 for value, label, row in seen)
