@@ -42,7 +42,11 @@ def dataset(home: Path) -> DataSet:
 
 
 def test_torch_onnx_and_predict_agree_on_validation_pictures(
-    home: Path, bundle: Bundle, dataset: DataSet, pulmo: Callable[..., object]
+    home: Path,
+    bundle: Bundle,
+    dataset: DataSet,
+    pulmo: Callable[..., object],
+    record_property: Callable[[str, object], None],
 ) -> None:
     rows = [row for row in dataset.manifest.rows if row.split == "val"][:PICTURES]
     assert len(rows) == PICTURES
@@ -61,7 +65,9 @@ def test_torch_onnx_and_predict_agree_on_validation_pictures(
         [[row["probabilities"][c] for c in specification.classes] for row in told]
     )
     gaps = [float(np.abs(by_torch - other).max()) for other in (by_onnx, by_predict)]
-    print(f"largest gaps over {PICTURES} pictures: ONNX {gaps[0]:.1e}, predict {gaps[1]:.1e}")
+    record_property(
+        "gaps", f"largest gaps over {PICTURES} pictures: ONNX {gaps[0]:.1e}, predict {gaps[1]:.1e}"
+    )
     assert max(gaps) <= LARGEST_GAP
     expected = [specification.classes[i] for i in labels_of(by_torch, specification)]
     assert [specification.classes[i] for i in labels_of(by_onnx, specification)] == expected

@@ -61,6 +61,10 @@ def quickstart(config: Config, settings: Settings, registry: Registry, say: Say)
     retrained = _released(registry, root / "second", config, settings)
     say("8  roll back to the first model")
     production = _rolled_back(registry, champion)
+    refused, retrained = (
+        registry.get(ModelRef(version.name, version=version.number))  # with its aliases of now
+        for version in (refused, retrained)
+    )
     return Summary(production, refused, retrained, report, overlays, _next(config, production))
 
 
