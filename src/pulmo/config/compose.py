@@ -1,5 +1,6 @@
 """Overrides and the files of `configs/` to one configuration: the only place that knows Hydra."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,10 +40,23 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     document = _compose(configs, [text for text in checked if text not in _NOTHING])
     for name in _SELECTORS:
         document.pop(name, None)
+    return recorded(document)
+
+
+def recorded(document: Any) -> Config:
+    """The configuration that `Config.document` wrote down, whole. Raises ConfigError."""
     try:
         return Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def read_file(path: Path) -> Config:
+    """The configuration in a JSON file, exactly as it stands there. Raises ConfigError."""
+    try:
+        return recorded(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} holds no configuration that can be read: {error}") from error
 
 
 def compose_for_model(name: str, overrides: Sequence[str] = ()) -> Config:

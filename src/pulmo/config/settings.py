@@ -13,7 +13,8 @@ _USERINFO = re.compile(r"(?<=://)[^/@]*@")
 
 class Settings(BaseSettings):
     """Where things lie. `data_dir` holds made data sets, one folder each; `registry_url` is an
-    SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles.
+    SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles, `data_url`
+    one where other machines find data sets by their digest.
     """
 
     model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
@@ -21,16 +22,18 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
+    data_url: str | None = Field(default=None, min_length=1)
 
     def environment(self) -> dict[str, str]:
         """The variables that give another process these settings."""
-        return {f"PULMO_{name.upper()}": str(value) for name, value in self.model_dump().items()}
+        return {f"PULMO_{name.upper()}": value for name, value in self._given().items()}
 
     def public(self) -> dict[str, str]:
         """Every setting as text that may be shown: user names and passwords in URLs are hidden."""
-        return {
-            name: _USERINFO.sub("***@", str(value)) for name, value in self.model_dump().items()
-        }
+        return {name: _USERINFO.sub("***@", value) for name, value in self._given().items()}
+
+    def _given(self) -> dict[str, str]:
+        return {k: str(value) for k, value in self.model_dump().items() if value is not None}
 
 
 def load() -> Settings:

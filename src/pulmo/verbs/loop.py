@@ -87,13 +87,19 @@ def train(
     stage: Annotated[
         bool, typer.Option("--stage", help="Register the model, test it, promote it if it passes.")
     ] = False,
+    whole: Annotated[
+        Path | None,
+        typer.Option("--config", help="A whole configuration as JSON instead of KEY=VALUE."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train a model and write its run folder and bundle."""
     from pulmo.config import settings
-    from pulmo.config.compose import compose
+    from pulmo.config.compose import compose, read_file
 
-    config, places = compose(overrides or []), settings.load()
+    if whole and overrides:
+        raise typer.BadParameter("--config is the whole configuration: leave KEY=VALUE out")
+    config, places = read_file(whole) if whole else compose(overrides or []), settings.load()
     from pulmo.jobs.train import train as run
 
     trained = run(config, places.data_dir)

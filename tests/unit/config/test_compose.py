@@ -1,3 +1,4 @@
+import json
 import shlex
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pulmo.config import compose as composing
-from pulmo.config.compose import compose, compose_for_model, find_configs
+from pulmo.config.compose import compose, compose_for_model, find_configs, read_file
 from pulmo.config.vocabulary import keys, options
 from pulmo.errors import ConfigError
 
@@ -196,3 +197,22 @@ def test_every_key_of_the_schema_has_a_kind() -> None:
     assert found["trainer.accelerator"] == "text"
     assert found["data.channels"] == "value"
     assert found["recipe.augment.rotate"] == "value"
+
+
+def test_a_configuration_in_a_file_is_taken_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    config = compose(["seed=7", "data.intended_use=an odd: 'text'"])
+    path.write_text(json.dumps(config.document()))
+    assert read_file(path) == config
+    path.write_text(json.dumps({**config.document(), "sed": 1}))
+    with pytest.raises(ConfigError, match="unknown key 'sed': did you mean 'seed'"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("text", [None, "{", "\xff"])
+def test_a_file_that_holds_no_configuration_is_named(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"config\.json holds no configuration"):
+        read_file(path)

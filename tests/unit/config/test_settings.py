@@ -33,7 +33,13 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_of_settings_gives_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULMO_FILES_URL", "memory://x")
+    monkeypatch.setenv("PULMO_DATA_URL", "memory://y")
     first = settings.load()
     for name, value in first.environment().items():
         monkeypatch.setenv(name, value)
     assert settings.load() == first
+
+
+def test_what_is_not_set_is_neither_shown_nor_passed_on() -> None:
+    assert "data_url" not in settings.load().public()
+    assert "PULMO_DATA_URL" not in settings.load().environment()
