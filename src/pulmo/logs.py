@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -20,6 +21,8 @@ def setup(verbose: bool = False) -> None:
     root.handlers = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     root.propagate = False
+    # What a decoder thinks of a picture that it reads all the same helps nobody.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def add_file(path: Path) -> logging.Handler:

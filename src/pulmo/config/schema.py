@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pulmo.core.dicom_spec import DicomSpec
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,6 +57,7 @@ class DataConfig(_Group):
     channels: Literal[1, 3] = 1
     resize: Literal["squash", "crop"] = "squash"
     patient: str | None = None
+    dicom: DicomSpec = DicomSpec()
     mirror: bool = False
     intended_use: str
     phantom: PhantomConfig | None = None

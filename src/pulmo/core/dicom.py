@@ -11,34 +11,21 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
 
 from pulmo.core.dicom_elements import (
     CODECS,
     CUT_SHORT,
     DataSet,
     Reals,
-    is_dicom,
     read_elements,
     uid_name,
 )
 from pulmo.core.dicom_pixels import Codes, Layout, read_codes, read_layout
-from pulmo.core.preprocess import MAX_BYTES
+from pulmo.core.dicom_spec import DicomSpec
+from pulmo.core.preprocess import MAX_BYTES, is_dicom
 from pulmo.errors import DataError
 
 __all__ = ["DicomSpec", "decode", "is_dicom"]
-
-
-class DicomSpec(BaseModel):
-    """Which DICOM files suit a task, in DICOM's own words; an empty list allows everything.
-
-    A file that names no body part is taken, one that names another body part is refused.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    modalities: tuple[str, ...] = ()
-    body_parts: tuple[str, ...] = ()
 
 
 def decode(

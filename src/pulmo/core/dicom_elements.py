@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pulmo.core.preprocess import MAX_BYTES
+from pulmo.core.preprocess import MAX_BYTES, is_dicom
 from pulmo.errors import DataError
 
 MAX_ELEMENTS = 100_000  # of one data set and its compressed fragments; a radiograph has hundreds
@@ -126,19 +126,14 @@ class DataSet:
         return LookupTable(first, numbers.astype(np.float64), bits)
 
 
-def is_dicom(encoded: bytes) -> bool:
-    """Whether the bytes say that they are DICOM, with or without the preamble of 128 bytes."""
-    return _meta_start(encoded) is not None
-
-
 def read_elements(encoded: bytes) -> tuple[str, DataSet]:
     """Transfer syntax and wanted elements of a file (PS3.10 chapter 7, PS3.5 annex A).
 
     Raises DataError, and struct.error where the file ends in the head of an element.
     """
-    start = _meta_start(encoded)
-    if start is None:
+    if not is_dicom(encoded):
         raise DataError("not a DICOM file: its mark DICM is missing")
+    start = 132 if encoded[128:132] == b"DICM" else 0
     meta, at = _read(encoded, start, True, 0x0002FFFF)
     syntax = DataSet(meta, True).text("TransferSyntaxUID")
     if syntax not in NATIVE | CODECS | {RLE}:
@@ -171,12 +166,6 @@ def uid_name(uid: str) -> str:
 
     known = UID(uid, validation_mode=IGNORE)
     return known.name if known.type else "(missing or unknown)"
-
-
-def _meta_start(encoded: bytes) -> int | None:
-    if encoded[128:132] == b"DICM":
-        return 132
-    return 0 if encoded[:8] == b"\x02\0\0\0UL\x04\0" else None
 
 
 def _inflate(deflated: bytes) -> bytes:

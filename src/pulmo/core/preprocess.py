@@ -6,6 +6,7 @@ A rule, once used by a promoted bundle, never changes its pixels: a better rule 
 
 import hashlib
 import io
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
+from pulmo.core.dicom_spec import DicomSpec
 from pulmo.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"})
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 10_000
@@ -47,16 +49,27 @@ class InputSpec(BaseModel):
     width: int = Field(ge=8, le=2048)
     channels: Literal[1, 3]
     resize: Literal["squash", "crop"] = "squash"
+    dicom: DicomSpec = DicomSpec()
     preprocess: Literal[1] = 1
 
 
-def decode(encoded: bytes, channels: int) -> Image.Image:
+_ANY_DICOM = DicomSpec()
+
+
+def decode(encoded: bytes, channels: int, dicom: DicomSpec = _ANY_DICOM) -> Image.Image:
     """The first frame of an encoded picture, upright, as mode L (`channels` 1) or RGB (3).
 
     12- and 16-bit greys keep their full range (scaled, not clipped), 32-bit and float ones the
-    range that the picture holds; transparency is laid over black. Raises DataError for anything
-    that is no whole picture of an allowed format and size.
+    range that the picture holds; transparency is laid over black. A DICOM file is shown as a
+    viewer shows it where `dicom` allows it. Raises DataError for anything that is no whole picture
+    of an allowed format and size.
     """
+    if is_dicom(encoded):
+        # Imported where it is needed: it reads this module's limits, and few pictures are DICOM.
+        from pulmo.core import dicom as reader
+
+        grey = reader.decode(encoded, modalities=dicom.modalities, body_parts=dicom.body_parts)
+        return grey if channels == 1 else grey.convert("RGB")
     if len(encoded) > MAX_BYTES:
         raise DataError(f"the file has {len(encoded):,} bytes; at most {MAX_BYTES:,} are read")
     try:
@@ -70,7 +83,7 @@ def decode(encoded: bytes, channels: int) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError as error:
-        raise DataError(f"not a picture of a known kind ({', '.join(FORMATS)})") from error
+        raise DataError(f"not a picture of a known kind ({', '.join(FORMATS)}, DICOM)") from error
     except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"the picture is damaged or cannot be decoded ({reason})") from error
@@ -92,7 +105,26 @@ def to_pixels(image: Image.Image, spec: InputSpec) -> Pixels:
 
 def read(encoded: bytes, spec: InputSpec) -> Pixels:
     """Encoded bytes to uint8 [channels, height, width]. Raises DataError."""
-    return to_pixels(decode(encoded, spec.channels), spec)
+    return to_pixels(decode(encoded, spec.channels, spec.dicom), spec)
+
+
+def is_dicom(encoded: bytes) -> bool:
+    """Whether the first bytes say DICOM, with or without the preamble of 128 bytes."""
+    return encoded[128:132] == b"DICM" or encoded[:8] == b"\x02\0\0\0UL\x04\0"
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says that it is a picture; DICOM files often have no suffix, or the
+    end of an identifier in its place, so that their first bytes are looked at.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or (suffix and not suffix[1:].isdecimal()):
+        return suffix in SUFFIXES
+    try:
+        with path.open("rb") as stream:
+            return is_dicom(stream.read(132))
+    except OSError:
+        return False
 
 
 def pixel_digest(image: Image.Image) -> str:

@@ -49,6 +49,7 @@ def make_bundle(
         width=config.model.image_size,
         channels=config.data.channels,
         resize=config.data.resize,
+        dicom=config.data.dicom,
     )
     cached = open_pixels(dataset, plain)
     val = samples(dataset, cached, "val")

@@ -14,7 +14,7 @@ import numpy as np
 from pulmo.core.bundle import Bundle
 from pulmo.core.decision import Answer, Decider, Outputs
 from pulmo.core.overlay import blend
-from pulmo.core.preprocess import MAX_BYTES, SUFFIXES, InputSpec, Pixels, decode, to_pixels
+from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, decode, is_picture, to_pixels
 from pulmo.errors import DataError
 from pulmo.inference.engine import BATCH, load
 from pulmo.progress import track
@@ -108,7 +108,7 @@ def _below(folder: Path) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES:
+            if is_picture(Path(parent, name)):
                 yield str(Path(parent) / name)
 
 
@@ -120,7 +120,7 @@ def _batches(pictures: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
 
 def _read(path: str, spec: InputSpec, *, enlarge: bool) -> _Read:
     try:
-        image = decode(_bytes(path), spec.channels)
+        image = decode(_bytes(path), spec.channels, spec.dicom)
         shown = to_pixels(image, _enlarged(spec)) if enlarge else None
         return _Read(path, to_pixels(image, spec), shown)
     except DataError as error:

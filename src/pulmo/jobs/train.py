@@ -84,7 +84,11 @@ def input_spec(config: Config) -> InputSpec:
     """The picture that the configured network takes."""
     side = config.model.image_size
     return InputSpec(
-        height=side, width=side, channels=config.data.channels, resize=config.data.resize
+        height=side,
+        width=side,
+        channels=config.data.channels,
+        resize=config.data.resize,
+        dicom=config.data.dicom,
     )
 
 
