@@ -172,14 +172,14 @@ def load(data_dir: Path, name: str) -> DataSet:
     if not (home / INFO).is_file():
         raise DataError(f"there is no data set '{name}' in {data_dir}: {_remedy(name)}")
     digest = _parse(_Pointer, home / INFO, name).digest
-    return _open(home / digest[:_FOLDER_DIGITS], digest)
+    return open_at(home / digest[:_FOLDER_DIGITS], digest)
 
 
 def find(data_dir: Path, digest: str) -> DataSet:
     """The data set with this manifest digest, current or not. Raises DataError."""
     if _HEX.fullmatch(digest):
         for info in sorted(data_dir.resolve().glob(f"*/{digest[:_FOLDER_DIGITS]}/{INFO}")):
-            return _open(info.parent, digest)
+            return open_at(info.parent, digest)
     raise DataError(
         f"no data set in {data_dir} has the digest {digest[:_FOLDER_DIGITS]}…: make it from the "
         "same pictures with: uv run main.py data data=…"
@@ -232,7 +232,8 @@ def _exclude(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _open(folder: Path, digest: str) -> DataSet:
+def open_at(folder: Path, digest: str) -> DataSet:
+    """The data set in a folder of its own. Raises DataError unless it has this digest."""
     home = folder.parent
     info = _parse(_Info, folder / INFO, home.name)
     rows = _rows(folder / TABLE, home.name)
