@@ -9,12 +9,12 @@ from pulmo.config.schema import Config
 from pulmo.core.bundle import Lineage, file_digest
 from pulmo.data.manifest import DataSet
 
-_SOURCE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[3]  # the top of a checkout; no checkout where installed
 
 
 def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Lineage:
     """The origin of a model trained now, by this code, on this data."""
-    commit, clean = commit_of(_SOURCE)
+    commit, clean = commit_of(ROOT)
     return Lineage(
         data_name=dataset.manifest.name,
         data_digest=dataset.manifest.digest,
@@ -29,12 +29,24 @@ def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Li
     )
 
 
+def unreproducible(origin: Lineage) -> str | None:
+    """Why a model of this origin cannot be made again from a commit, None where it can."""
+    if origin.commit is None:
+        return "it was trained outside a git checkout, so nobody knows from which code"
+    if not origin.clean:
+        return f"it was trained with uncommitted changes to commit {origin.commit[:12]}"
+    return None
+
+
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:
     """The git commit that `folder` is checked out at and whether nothing differs from it.
 
-    (None, None) outside a git checkout or without git.
+    (None, None) where `folder` is not the top of a git checkout (an installation may lie inside
+    somebody else's), or without git.
     """
     try:
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return None, None
         commit = _git(folder, "rev-parse", "HEAD")
         return commit, _git(folder, "status", "--porcelain") == ""
     except (OSError, subprocess.SubprocessError):
@@ -48,7 +60,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _lock_digest() -> str | None:
-    lock = _SOURCE.parents[2] / "uv.lock"
+    lock = ROOT / "uv.lock"
     return file_digest(lock) if lock.is_file() else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pulmo.config.schema import Config
 from pulmo.config.settings import Settings
+from pulmo.core.bundle import verify
 from pulmo.core.ports import (
     PRODUCTION,
     STAGING,
@@ -22,6 +23,7 @@ from pulmo.core.ports import (
 )
 from pulmo.data.manifest import load
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
+from pulmo.jobs.lineage import unreproducible
 from pulmo.jobs.run_folder import BUNDLE
 from pulmo.jobs.staged import LIMITS_VARIABLE, REF_VARIABLE, write_limits
 from pulmo.jobs.verdict import read_junit, write_reports
@@ -56,8 +58,11 @@ def resolve(registry: Registry, target: str, *, actor: str) -> Version:
     """The version that `target` names; a bundle or run folder is registered first."""
     path = Path(target)
     if path.is_dir():
-        bundle = path / BUNDLE
-        return registry.register(bundle if bundle.is_dir() else path, actor=actor)
+        bundle = verify(path / BUNDLE if (path / BUNDLE).is_dir() else path)
+        version = registry.register(bundle.path, actor=actor)
+        if reason := unreproducible(bundle.info.lineage):
+            log.warning("%s can never be reproduced: %s", version.label, reason)
+        return version
     if os.sep in target or target.startswith("."):
         raise ModelError(f"{target} is no folder: give a run, a bundle or name:alias")
     return registry.get(ModelRef.parse(target))

@@ -54,7 +54,9 @@ def show(ref: Ref, json: AsJson = False) -> None:
 
     One version is shown with its origins and verdicts.
     """
+    from pulmo.core.bundle import Lineage
     from pulmo.core.ports import ModelRef
+    from pulmo.jobs.lineage import unreproducible
 
     registry, _ = _open(read_only=True)
     if ":" not in ref and "@" not in ref:
@@ -71,6 +73,8 @@ def show(ref: Ref, json: AsJson = False) -> None:
         output.table(
             ("origin", "value"), sorted((k, v) for k, v in lineage.items() if k != "configuration")
         )
+        if reason := unreproducible(Lineage.model_validate(lineage)):
+            typer.echo(f"warning: this model can never be reproduced: {reason}")
     for verdict in verdicts:
         show_verdict(verdict)
 

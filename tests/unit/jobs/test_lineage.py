@@ -3,7 +3,10 @@
 import subprocess
 from pathlib import Path
 
-from pulmo.jobs.lineage import commit_of
+import pytest
+
+from pulmo.core.bundle import Lineage
+from pulmo.jobs.lineage import commit_of, unreproducible
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -23,5 +26,37 @@ def test_a_checkout_has_a_commit_and_is_clean_until_a_file_changes(tmp_path: Pat
     assert commit_of(tmp_path) == (head, False)
 
 
+def test_a_folder_inside_a_checkout_of_something_else_has_no_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "site-packages").mkdir()
+    assert commit_of(tmp_path / "site-packages") == (None, None)
+
+
 def test_a_folder_outside_git_has_no_commit(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("commit", "clean", "reason"),
+    [
+        ("a" * 40, True, None),
+        ("a" * 40, False, "uncommitted changes to commit aaaaaaaaaaaa"),
+        ("a" * 40, None, "uncommitted changes"),
+        (None, None, "outside a git checkout"),
+    ],
+)
+def test_only_a_clean_commit_can_be_trained_again(
+    commit: str | None, clean: bool | None, reason: str | None
+) -> None:
+    origin = Lineage(
+        data_name="toy",
+        data_digest="0" * 64,
+        commit=commit,
+        clean=clean,
+        configuration={},
+        seed=0,
+        machine="none",
+        created_at="2026-01-01T00:00:00+00:00",
+    )
+    found = unreproducible(origin)
+    assert (found is None) if reason is None else (found is not None and reason in found)
