@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pulmo.config.schema import Config, DecisionConfig
 from pulmo.core import calibration
+from pulmo.core.arrays import Arrays
 from pulmo.core.bundle import (
     Bundle,
     BundleInfo,
@@ -37,12 +38,18 @@ BATCH = 32
 
 
 def make_bundle(
-    network: Network, config: Config, dataset: DataSet, origin: Lineage, folder: Path
+    network: Network,
+    config: Config,
+    dataset: DataSet,
+    origin: Lineage,
+    folder: Path,
+    members: Arrays | None = None,
 ) -> Bundle:
     """Calibrate and export `network` into `folder`, which appears whole or not at all.
 
     Temperature, threshold, refer band, outlier limit and metrics come from the validation split,
-    all but the temperature from the very graph that will be served.
+    all but the temperature from the very graph that will be served. `members` are the pictures
+    that the model has seen; left out, those of the train and val splits.
     """
     plain = InputSpec(
         height=config.model.image_size,
@@ -84,7 +91,7 @@ def make_bundle(
         graph=graph,
         weights=weights,
         reference=_reference(embeddings, outputs, pixels, val.labels),
-        members=_members(dataset),
+        members=_members(dataset) if members is None else members,
         info=info,
         card=model_card(info, config.data.intended_use),
     )
@@ -144,7 +151,7 @@ def _reference(
     }
 
 
-def _members(dataset: DataSet) -> dict[str, NDArray[np.generic]]:
+def _members(dataset: DataSet) -> Arrays:
     number = {"train": 0, "val": 1}
     rows = [row for row in dataset.manifest.rows if row.split in number]
     digests = np.frombuffer(b"".join(bytes.fromhex(r.pixels) for r in rows), dtype=np.uint8)
