@@ -193,8 +193,13 @@ def file_digest(path: Path) -> str:
 
 
 def model_digest(graph: bytes, weights: bytes, specification: Specification) -> str:
-    """SHA-256 over the digests of graph and weights and the canonical JSON of the specification."""
-    text = json.dumps(specification.model_dump(mode="json"), sort_keys=True, ensure_ascii=True)
+    """SHA-256 over the digests of graph and weights and the canonical JSON of the specification.
+
+    What is not said (None) is left out: a later release may add optional fields, and the digests
+    of older models stay what they were.
+    """
+    said = specification.model_dump(mode="json", exclude_none=True)
+    text = json.dumps(said, sort_keys=True, ensure_ascii=True)
     return sha256(f"{sha256(graph)}\n{sha256(weights)}\n{text}\n".encode())
 
 

@@ -49,14 +49,11 @@ class InputSpec(BaseModel):
     width: int = Field(ge=8, le=2048)
     channels: Literal[1, 3]
     resize: Literal["squash", "crop"] = "squash"
-    dicom: DicomSpec = DicomSpec()
+    dicom: DicomSpec | None = None
     preprocess: Literal[1] = 1
 
 
-_ANY_DICOM = DicomSpec()
-
-
-def decode(encoded: bytes, channels: int, dicom: DicomSpec = _ANY_DICOM) -> Image.Image:
+def decode(encoded: bytes, channels: int, dicom: DicomSpec | None = None) -> Image.Image:
     """The first frame of an encoded picture, upright, as mode L (`channels` 1) or RGB (3).
 
     12- and 16-bit greys keep their full range (scaled, not clipped), 32-bit and float ones the
@@ -68,7 +65,7 @@ def decode(encoded: bytes, channels: int, dicom: DicomSpec = _ANY_DICOM) -> Imag
         # Imported where it is needed: it reads this module's limits, and few pictures are DICOM.
         from pulmo.core import dicom as reader
 
-        grey = reader.decode(encoded, modalities=dicom.modalities, body_parts=dicom.body_parts)
+        grey = reader.decode(encoded, **(dicom.model_dump() if dicom is not None else {}))
         return grey if channels == 1 else grey.convert("RGB")
     if len(encoded) > MAX_BYTES:
         raise DataError(f"the file has {len(encoded):,} bytes; at most {MAX_BYTES:,} are read")

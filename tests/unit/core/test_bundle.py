@@ -238,3 +238,20 @@ def test_a_specification_has_the_same_digest_after_a_round_trip(
     assert bundles.model_digest(b"g", b"w", again) == bundles.model_digest(
         b"g", b"w", specification
     )
+
+
+def test_a_model_digest_does_not_know_what_is_not_said() -> None:
+    """An optional field of a later release must not rename the models of this one."""
+    plain = bundles.Specification.model_validate(
+        {
+            "classes": ["A", "B"],
+            "input": {"height": 8, "width": 8, "channels": 1},
+            "network": {"architecture": "x"},
+            "outputs": ["probabilities", "logits"],
+            "temperature": 1.5,
+            "decision": {"rule": "argmax", "refer_low": 0, "refer_high": 0.5},
+        }
+    )
+    assert bundles.model_digest(b"graph", b"weights", plain) == (
+        "028d91dcda6043806964fbc02dff5281770aa6c2250da3c7eaa8fa06f0726cea"
+    )
