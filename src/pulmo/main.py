@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pulmo import __version__, errors, logs
-from pulmo.verbs import loop, predictions, registry, show
+from pulmo.verbs import loop, predictions, registry, show, upkeep
 
 DONE, TERMINATED = 0, 143
 
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(loop.app)
 app.add_typer(predictions.app)
+app.add_typer(upkeep.app)
 app.add_typer(registry.app, name="registry")
 app.add_typer(show.runs, name="runs")
 app.add_typer(show.config, name="config")

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from pulmo.errors import ConfigError, RegistryError
+from pulmo.errors import ConfigError, NotFoundError, RegistryError
 from pulmo.store.tables import Base
 
 HEAD = "0001"  # the newest file in migrations/versions
@@ -116,7 +116,7 @@ def _prepare_file(target: URL, read_only: bool) -> URL:
     path = Path(str(target.database)).absolute()
     if read_only:
         if not path.is_file():
-            raise RegistryError(
+            raise NotFoundError(
                 f"there is no registry at {path} yet: `pulmo train --stage` makes one"
             )
         return URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"})
@@ -188,7 +188,7 @@ def _revision(connection: Connection) -> str | None:
 def _require_head(connection: Connection, label: str) -> None:
     revision = _revision(connection)
     if revision is None:
-        raise RegistryError(f"{label} holds no registry yet: `pulmo train --stage` makes one")
+        raise NotFoundError(f"{label} holds no registry yet: `pulmo train --stage` makes one")
     _refuse_newer(revision, label)
     if revision != HEAD:
         raise RegistryError(

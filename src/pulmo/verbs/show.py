@@ -1,4 +1,4 @@
-"""`runs list` and `config show`: what ran, and what would run."""
+"""`runs …` and `config show`: what ran, and what would run."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,6 +44,35 @@ def list_runs(overrides: Overrides = None, json: AsJson = False) -> None:
         return
     heads = ("created", "name", "status", "recipe", "auroc", "model", "folder", "note")
     output.table(heads, [_row(run) for run in found])
+
+
+@runs.command(
+    "compare",
+    epilog=example("pulmo runs compare 20260101-120000-phantom-demo 20260102-120000-phantom-demo"),
+)
+def compare_runs(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder or its name.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="Another one.")],
+    overrides: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """What two runs were configured otherwise, and what came out.
+
+    Names are looked for below `run.root`; the metrics are those of the validation split.
+    """
+    from pathlib import Path
+
+    from pulmo.config.compose import compose
+    from pulmo.jobs.runs import compare
+
+    found = compare(first, second, Path(compose(overrides or []).run.root))
+    if json:
+        output.as_json(found)
+        return
+    for what, differences in (("setting", found.configuration), ("val", found.metrics)):
+        rows = [(one.name, one.first, one.second) for one in differences]
+        output.table((what, *(run.dir.name for run in found.runs)), rows)
+        typer.echo()
 
 
 @config.command("show", epilog=example("pulmo config show train model=small_cnn recipe=finetune"))
