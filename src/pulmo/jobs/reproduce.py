@@ -58,8 +58,10 @@ class Reproduction:
         return all(line.same for line in self.lines)
 
 
-def reproduce(registry: Registry, ref: ModelRef, settings: Settings, run_dir: Path) -> Reproduction:
-    """Check the recorded commit out beside this checkout, train there, compare the bundles.
+def reproduce(
+    registry: Registry, ref: ModelRef, settings: Settings, run_dir: Path, root: Path = ROOT
+) -> Reproduction:
+    """Check the recorded commit of the checkout `root` out, train there, compare the bundles.
 
     The run's folder is `run_dir`; the worktree is removed. Raises RefusedError for a model whose
     origin is not known exactly, DataError for data that are nowhere, ConfigError where git, uv
@@ -70,7 +72,7 @@ def reproduce(registry: Registry, ref: ModelRef, settings: Settings, run_dir: Pa
     recorded = verify(registry.fetch(ModelRef(version.name, version=version.number)))
     if run_dir.exists():
         raise ConfigError(f"{run_dir} is there already: choose another --out")
-    with checked_out(origin, ROOT) as tree:
+    with checked_out(origin, root) as tree:
         dataset = remote.find(settings.data_dir, settings.data_url, origin.data_digest)
         log.info("training %s again at commit %s", version.label, str(origin.commit)[:12])
         _train(tree, origin, dataset, settings, run_dir)
