@@ -9,6 +9,11 @@
     │   └── ConflictError    somebody else moved the alias first            exit 1
     ├── RefusedError     a gate or a check said no                          exit 3
     └── ServingError     a request cannot be answered                       exit 1
+        ├── TooLargeError     its body or the number of pictures            exit 1
+        ├── MediaTypeError    its body is of a kind that is not read        exit 1
+        ├── InvalidError      its body or parameters say nothing useful     exit 1
+        ├── TooSlowError      its body did not arrive in time               exit 1
+        └── BusyError         the server has too much to do                 exit 1
 
 A message says what was wrong, where, and what to do next. `pulmo.main` maps classes to exit codes
 and serving maps them to HTTP statuses; nothing else does.
@@ -49,3 +54,23 @@ class RefusedError(PulmoError):
 
 class ServingError(PulmoError):
     """A request cannot be answered."""
+
+
+class TooLargeError(ServingError):
+    """A request's body is larger, or holds more pictures, than is read."""
+
+
+class MediaTypeError(ServingError):
+    """A request's body is of a kind, or in an encoding, that is not read."""
+
+
+class InvalidError(ServingError):
+    """A request is well-formed and asks for nothing that can be answered."""
+
+
+class TooSlowError(ServingError):
+    """A request's body did not arrive in time."""
+
+
+class BusyError(ServingError):
+    """The server has too much to do, or no model yet; asking again later may help."""

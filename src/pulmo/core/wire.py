@@ -1,0 +1,113 @@
+"""What crosses the network: requests, answers and problems, for server and clients alike."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+PROBLEM_TYPE = "application/problem+json"
+MAX_PICTURES = 16  # in one request
+
+
+def _unpack(value: Any) -> Any:
+    """Base64 text (RFC 4648, 4) to bytes; Pydantic's own type skips what is not in the alphabet."""
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+def pack(data: bytes) -> str:
+    """Bytes as base64 text."""
+    return base64.b64encode(data).decode("ascii")
+
+
+Packed = Annotated[
+    bytes,
+    BeforeValidator(_unpack),
+    PlainSerializer(pack, return_type=str),
+    WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"}),
+]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelName(_Wire):
+    """Which model answered. `version` is `v3`, or null for a bundle that came from no registry."""
+
+    name: str
+    version: str | None = None
+    digest: str = Field(description="Model digest, SHA-256.", pattern="^[0-9a-f]{64}$")
+
+    def __str__(self) -> str:
+        return f"{self.name}{':' + self.version if self.version else ''}@{self.digest[:12]}"
+
+
+class Answer(_Wire):
+    """The answer for one picture.
+
+    A picture unlike those the model knows gets no diagnosis: `prediction` and `class_index` are
+    null, and `probability` is that of the class the model leans to.
+    """
+
+    id: str
+    prediction: str | None
+    class_index: int | None = Field(ge=0)
+    probability: float = Field(ge=0, le=1)
+    probabilities: dict[str, float] = Field(description="Class name to probability.")
+    decision: Literal["accept", "refer"] = Field(description="`refer`: a human should look.")
+    reasons: tuple[str, ...]
+    model: ModelName
+    input_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    image_png: str | None = Field(
+        default=None, description="`explain`: the picture under its heat map, base64 PNG."
+    )
+    heatmap_png: str | None = Field(
+        default=None, description="`explain`: the heat map alone, base64 PNG with transparency."
+    )
+
+
+class Answers(_Wire):
+    """One answer a picture, in the order they were sent, all by the same model."""
+
+    answers: tuple[Answer, ...]
+
+
+class OnePicture(_Wire):
+    """A picture as JSON: an encoded file in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: Packed
+
+
+class ManyPictures(_Wire):
+    """Several pictures as JSON: encoded files in base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: tuple[Packed, ...] = Field(min_length=1, max_length=MAX_PICTURES)
+
+
+class Problem(_Wire):
+    """What went wrong, by RFC 9457; `instance` names the request."""
+
+    type: str = "about:blank"
+    title: str
+    status: int = Field(ge=400, le=599)
+    detail: str
+    instance: str
+
+
+class Health(_Wire):
+    """Whether the server answers, and with which model; `reason` says why it does not."""
+
+    status: Literal["ok", "unavailable"]
+    model: ModelName | None = None
+    reason: str | None = None

@@ -1,0 +1,1 @@
+"""The HTTP API: any bundle, answered by FastAPI."""
