@@ -17,3 +17,25 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
     console = Console(stderr=True)
     yield from rich_track(items, label, total=total, console=console, transient=True)
+
+
+def measure(pieces: Iterable[bytes], label: str, done: int, total: int | None) -> Iterator[bytes]:
+    """Yield `pieces` under a bar that counts bytes, of which `done` were there before."""
+    if not sys.stderr.isatty():
+        yield from pieces
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        for piece in pieces:
+            yield piece
+            bar.advance(task, len(piece))

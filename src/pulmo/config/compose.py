@@ -98,7 +98,7 @@ def _check(text: str, configs: Path) -> str:
         near = vocabulary.nearest_key(key, parts)
         raise ConfigError(f"unknown key '{key}' in '{text}': did you mean '{near}'?")
     if sign == "~":
-        if vocabulary.kind_of(key.rpartition(".")[0]) != "table":
+        if vocabulary.kind_of(key.rpartition(".")[0]) not in ("table", "texts"):
             raise ConfigError(f"'{key}' cannot be taken away: it always has a value")
         return text
     return f"++{key}={_literal(value) if kind == 'text' else value}"

@@ -1,8 +1,8 @@
 """The typed configuration of an experiment: `configs/` holds its values, this file the meaning."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pulmo.core.dicom_spec import DicomSpec
 
@@ -20,15 +20,36 @@ class RunConfig(_Group):
     dir: str | None = None
 
 
+Role = Literal["pool", "train", "val", "gate", "test"]
+
+
 class SplitConfig(_Group):
-    """How pictures are dealt out. `official` maps a split folder of the source to `pool` (dealt
-    out by patient) or `test`; without one, `test` gets its fraction of the pool as well.
+    """How pictures are dealt out. `official` maps a split folder (or a word of a table's split
+    column) to `pool`, which is dealt out by patient, or to the split it is; without a `test`, the
+    pool gives its fraction. `one_numbering` says that a patient's id means the same person in all
+    parts of the source; otherwise each part is taken to number its patients anew.
     """
 
     val: Fraction = 0.1
     gate: Fraction = 0.1
     test: Fraction = 0.1
-    official: dict[str, Literal["pool", "test"]] = Field(default_factory=dict)
+    official: dict[str, Role] = Field(default_factory=dict)
+    one_numbering: bool = False
+
+
+class ColumnsConfig(_Group):
+    """Which columns of `data.table` say what. Without `label` the folder that a picture lies in is
+    its class; `labels` translates what stands there. Every column of `slices` (null: every further
+    one) is kept for evaluation; `bins` cuts numbers into ranges at the given points.
+    """
+
+    path: str = "path"
+    label: str | None = "label"
+    split: str = "split"
+    patient: str = "patient"
+    labels: dict[str, str] = Field(default_factory=dict)
+    slices: list[str] | None = None
+    bins: dict[str, list[float]] = Field(default_factory=dict)
 
 
 class PhantomConfig(_Group):
@@ -42,26 +63,93 @@ class PhantomConfig(_Group):
 class DataConfig(_Group):
     """A data set: where its pictures come from, what they show, how they are split.
 
+    `source` is a `folder` with one folder for each class, a table (`csv`) that lists pictures
+    below `root`, an archive of PneumoniaMNIST or the built-in phantom. Where `root` is null, an
+    archive is downloaded from `url` or one of its `mirrors` and held against `sha256` or `md5`.
     `patient` is a regular expression on the file name whose first non-empty group (or whole
-    match) is the patient; null means that every picture stands alone. `positive` names the
-    class that a two-class task looks for. `mirror` says whether a mirrored picture is as good.
+    match) is the patient; null means that every picture stands alone. `slices` names attributes
+    that expressions find in file names in the same way. `positive` names the class that a
+    two-class task looks for. `mirror` says whether a mirrored picture is as good.
     """
 
     name: str
-    source: Literal["folder", "pneumoniamnist", "phantom"]
+    source: Literal["folder", "csv", "pneumoniamnist", "phantom"]
     root: str | None = None
+    table: str | None = None
+    columns: ColumnsConfig = ColumnsConfig()
     url: str | None = None
-    md5: str | None = None
+    mirrors: list[str] = Field(default_factory=list)
+    md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    size: Literal["28", "64", "128", "224"] | None = None
+    sizes: dict[str, list[str]] = Field(default_factory=dict)
     classes: list[str] | None = None
     positive: str | None = None
     channels: Literal[1, 3] = 1
     resize: Literal["squash", "crop"] = "squash"
     patient: str | None = None
-    dicom: DicomSpec = DicomSpec()
+    slices: dict[str, str] = Field(default_factory=dict)
+    dicom: DicomSpec | None = None
     mirror: bool = False
     intended_use: str
     phantom: PhantomConfig | None = None
     splits: SplitConfig = SplitConfig()
+
+
+Check = Literal[
+    "unreadable",
+    "blank",
+    "placeholder",
+    "label_conflict",
+    "patient_leak",
+    "no_training",
+    "small_split",
+    "duplicates",
+    "near_duplicates",
+    "excluded",
+    "skipped",
+    "unknown_patient",
+    "drift",
+    "counts",
+]
+Severity = Literal["error", "warning", "ignore"]
+_ERRORS: tuple[Check, ...] = (
+    "unreadable",
+    "blank",
+    "placeholder",
+    "label_conflict",
+    "patient_leak",
+    "no_training",
+)
+
+
+class DoctorConfig(_Group):
+    """What the split doctor minds. `severity` says what each check is worth; errors forbid training
+    unless `allow_errors`, which is then recorded with the model.
+
+    Two pictures are near duplicates where at most `near` of the 64 bits of their perceptual hashes
+    differ and the details of their 64-pixel copies correlate by `likeness` or more. Grey levels
+    of a `blank` picture spread by less than that; `placeholder` equal pictures are no chance.
+    `drift` is the largest distance of distributions (Kolmogorov and Smirnov), and of shares of
+    classes and kinds, from the saved reference or another data set that is borne in silence.
+    """
+
+    severity: dict[Check, Severity] = Field(default_factory=dict, validate_default=True)
+    allow_errors: bool = False
+    near: int = Field(default=6, ge=0, le=16)
+    likeness: Fraction = 0.75
+    blank: float = Field(default=3.0, ge=0, le=128)
+    placeholder: int = Field(default=8, ge=2)
+    min_per_class: int = Field(default=10, ge=1)
+    drift: Fraction = 0.1
+
+    @field_validator("severity", mode="after")
+    @classmethod
+    def _every_check(cls, given: dict[Check, Severity]) -> dict[Check, Severity]:
+        usual: dict[Check, Severity] = {
+            check: "error" if check in _ERRORS else "warning" for check in get_args(Check)
+        }
+        return usual | given
 
 
 class RegistryConfig(_Group):
@@ -130,10 +218,13 @@ class DecisionConfig(_Group):
 
 
 class EvaluateConfig(_Group):
-    """Intervals: bootstrap resamples (of patients) and confidence."""
+    """Intervals: bootstrap resamples (of patients) and confidence. `robustness` is the number of
+    pictures that are corrupted and measured again; 0 leaves that out.
+    """
 
     resamples: int = Field(default=1000, ge=100)
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    robustness: int = Field(default=120, ge=0)
 
 
 class GateConfig(_Group):
@@ -162,6 +253,7 @@ class Config(_Group):
     seed: int = Field(default=0, ge=0, lt=2**31)
     run: RunConfig
     data: DataConfig
+    doctor: DoctorConfig = DoctorConfig()
     registry: RegistryConfig
     model: ModelConfig
     recipe: RecipeConfig

@@ -11,13 +11,14 @@ from pydantic import BaseModel
 
 from pulmo.config.schema import Config
 
-Kind = Literal["group", "table", "text", "value"]
+Kind = Literal["group", "table", "texts", "text", "value"]
 
 
 @cache
 def keys() -> dict[str, Kind]:
-    """Every dotted key of the schema: a `group` has fixed keys below it, a `table` free ones, a
-    `text` takes its value literally, a `value` is a number, a truth value or a list.
+    """Every dotted key of the schema: a `group` has fixed keys below it, a `table` free ones,
+    `texts` free ones whose values are texts; a `text` takes its value literally, a `value` is a
+    number, a truth value or a list.
     """
     return dict(_walk(Config, ""))
 
@@ -28,7 +29,8 @@ def kind_of(key: str) -> Kind | None:
     if key in known:
         return known[key]
     table, _, free = key.rpartition(".")
-    return "value" if free and known.get(table) == "table" else None
+    kinds: dict[Kind | None, Kind] = {"table": "value", "texts": "text"}
+    return kinds.get(known.get(table)) if free else None
 
 
 def known_part(path: Iterable[object]) -> str:
@@ -73,8 +75,9 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Kind]]:
             yield key, "group"
             yield from _walk(nested[0], f"{key}.")
         elif any(get_origin(kind) is dict for kind in inner):
-            yield key, "table"
-        elif all(kind is str or (get_origin(kind) is Literal and _texts(kind)) for kind in inner):
+            values = [one for kind in inner for one in _plain_types(get_args(kind)[1])]
+            yield key, "texts" if all(map(_is_text, values)) else "table"
+        elif all(map(_is_text, inner)):
             yield key, "text"
         else:
             yield key, "value"
@@ -89,5 +92,6 @@ def _plain_types(annotation: Any) -> list[Any]:
     return [] if annotation is NoneType else [annotation]
 
 
-def _texts(literal: Any) -> bool:
-    return all(isinstance(choice, str) for choice in get_args(literal))
+def _is_text(kind: Any) -> bool:
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    return kind is str or (bool(words) and all(isinstance(word, str) for word in words))

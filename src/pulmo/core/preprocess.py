@@ -130,6 +130,14 @@ def pixel_digest(image: Image.Image) -> str:
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
+def mode_of(encoded: bytes) -> str:
+    """How a readable picture is stored: Pillow's name of its mode, or DICOM."""
+    if is_dicom(encoded):
+        return "DICOM"
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return image.mode
+
+
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise DataError(

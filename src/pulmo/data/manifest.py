@@ -5,16 +5,14 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pulmo.config.schema import SplitConfig
 from pulmo.core.ports import is_name
 from pulmo.data import files
 from pulmo.errors import ConfigError, DataError
@@ -24,7 +22,7 @@ COLUMNS = ("path", "label", "split", "patient", "sha256", "pixels")
 TABLE = "manifest.csv"
 INFO = "dataset.json"
 
-_PROTECTION = (TEST, GATE, VAL, TRAIN)  # an equal picture stays in the first of these alone
+_SLICE = "slice:"  # begins the name of every further column
 _MAX_TABLE_BYTES = 2**30
 _HEX = re.compile(r"[0-9a-f]{64}")
 _FOLDER_DIGITS = 16
@@ -32,28 +30,14 @@ _FOLDER_DIGITS = 16
 M = TypeVar("M", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One readable picture of a source.
-
-    `path` is relative to the root with forward slashes; `role` says whether the source keeps it
-    for `test` or leaves it to the `pool`; `sha256` is that of the file, `pixels` that of the
-    decoded picture.
-    """
-
-    path: str
-    label: str
-    role: Literal["pool", "test"]
-    sha256: str
-    pixels: str
-
-
 @dataclass(frozen=True, order=True)
 class Row:
     """One picture of a manifest.
 
-    `patient` is `<role>/<id>` where the file name tells it, else the start of the picture's
-    digest: equal values are never dealt to different splits.
+    `patient` is `<role>/<id>` where the file name tells it, `all/<id>` where ids hold throughout
+    the source, else the start of the picture's digest: equal values are never dealt to different
+    splits. `slices` are names and values to evaluate by, sorted by name, an empty value where
+    nothing is known; every row of a manifest has the same names.
     """
 
     path: str
@@ -62,6 +46,7 @@ class Row:
     patient: str
     sha256: str
     pixels: str
+    slices: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,12 +64,19 @@ class Manifest:
         head = json.dumps({"channels": self.channels, "classes": self.classes}, sort_keys=True)
         return hashlib.sha256(f"{head}\n".encode() + self.table()).hexdigest()
 
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The names of the attributes that every row has a value for, sorted."""
+        return tuple(name for name, _ in self.rows[0].slices) if self.rows else ()
+
     def table(self) -> bytes:
         """The rows as CSV in the only form they are stored in: UTF-8, bare newlines, a header."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([getattr(row, name) for name in COLUMNS] for row in self.rows)
+        writer.writerow((*COLUMNS, *(f"{_SLICE}{name}" for name in self.slices)))
+        for row in self.rows:
+            values = (value for _, value in row.slices)
+            writer.writerow((*(getattr(row, name) for name in COLUMNS), *values))
         return text.getvalue().encode()
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -122,28 +114,6 @@ class _Pointer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str = Field(pattern=_HEX.pattern)
-
-
-def build(
-    name: str, classes: Sequence[str], channels: Literal[1, 3], pictures: Iterable[Picture],
-    splits: SplitConfig, patient: str | None,
-) -> Manifest:  # fmt: skip
-    """Deal pictures out to the splits by a hash of their patients, stable as the data grows.
-
-    `patient` is a regular expression on the file name: its first non-empty group, or the whole
-    match, is the patient; a picture without one stands alone. An equal picture in several splits
-    stays in the most protected (test, gate, val, train) and is excluded from the others. Raises
-    ConfigError for an expression that cannot be read.
-    """
-    pattern = _compile(patient)
-    chosen = sorted(pictures, key=lambda picture: picture.path)
-    has_test = any(picture.role == TEST for picture in chosen)
-    rows = []
-    for p in chosen:
-        who = _patient(p, pattern)
-        split = TEST if p.role == TEST else _deal(who, splits, has_test)
-        rows.append(Row(p.path, p.label, split, who, p.sha256, p.pixels))
-    return Manifest(name, tuple(classes), channels, tuple(_exclude(rows)))
 
 
 def store(manifest: Manifest, root: Path, data_dir: Path) -> DataSet:
@@ -195,43 +165,6 @@ def home_of(data_dir: Path, name: str) -> Path:
     return data_dir.resolve() / name
 
 
-def _compile(patient: str | None) -> re.Pattern[str] | None:
-    try:
-        return None if patient is None else re.compile(patient)
-    except re.error as error:
-        raise ConfigError(f"data.patient='{patient}' is no regular expression: {error}") from error
-
-
-def _patient(picture: Picture, pattern: re.Pattern[str] | None) -> str:
-    match = pattern.search(PurePosixPath(picture.path).name) if pattern else None
-    known = match and next((group for group in match.groups() if group), match[0])
-    # Numbering restarts in an official test split: the role tells its patients apart.
-    return f"{picture.role}/{known}" if known else picture.pixels[:16]
-
-
-def _deal(patient: str, splits: SplitConfig, has_test: bool) -> str:
-    point = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") / 2**64
-    test = 0.0 if has_test else splits.test  # last: an official test split moves no other patient
-    for split, share in ((GATE, splits.gate), (VAL, splits.val), (TEST, test)):
-        if point < share:
-            return split
-        point -= share
-    return TRAIN
-
-
-def _exclude(rows: list[Row]) -> list[Row]:
-    where: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        where[row.pixels].add(row.split)
-    kept = {pixels: min(found, key=_PROTECTION.index) for pixels, found in where.items()}
-    return [
-        row
-        if row.split == kept[row.pixels]
-        else Row(row.path, row.label, EXCLUDED, row.patient, row.sha256, row.pixels)
-        for row in rows
-    ]
-
-
 def open_at(folder: Path, digest: str) -> DataSet:
     """The data set in a folder of its own. Raises DataError unless it has this digest."""
     home = folder.parent
@@ -248,11 +181,18 @@ def _rows(path: Path, name: str) -> tuple[Row, ...]:
     try:
         text = files.read(path, _MAX_TABLE_BYTES).decode()
         head, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        if tuple(head) != COLUMNS:
+        names = [name.removeprefix(_SLICE) for name in head[len(COLUMNS) :]]
+        if (*COLUMNS, *(f"{_SLICE}{name}" for name in names)) != tuple(head):
             raise ValueError(f"its columns are {', '.join(head)}")
-        return tuple(Row(*line) for line in lines)
+        return tuple(_row(line, names) for line in lines)
     except (ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is damaged ({error}): {_remedy(name)}") from error
+
+
+def _row(line: list[str], names: list[str]) -> Row:
+    path, label, split, patient, digest, pixels, *values = line
+    slices = tuple(zip(names, values, strict=True))
+    return Row(path, label, split, patient, digest, pixels, slices)
 
 
 def _parse(model: type[M], path: Path, name: str) -> M:

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import PIL
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pulmo.config.schema import DataConfig
 from pulmo.core.bundle import sha256
-from pulmo.core.preprocess import decode, pixel_digest
-from pulmo.data import files
-from pulmo.data.manifest import Picture
-from pulmo.data.sources import Collection, Found
+from pulmo.core.dicom_spec import DicomSpec
+from pulmo.core.preprocess import decode, mode_of, pixel_digest
+from pulmo.data import files, looks
+from pulmo.data.collection import Collection, Found
+from pulmo.data.dealing import Picture
+from pulmo.data.looks import Look
 from pulmo.errors import DataError
 from pulmo.progress import track
 
@@ -35,29 +38,40 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Scan:
-    """What reading every file of a source gave."""
+    """What reading every file of a source gave; `looks` is by path."""
 
     pictures: tuple[Picture, ...]
     unreadable: tuple[Unreadable, ...]
+    looks: dict[str, Look]
+
+
+class _Seen(NamedTuple):
+    size: int
+    mtime_ns: int
+    sha256: str
+    pixels: str
+    look: Look
 
 
 class _Known(BaseModel):
-    """Digests of files that have not changed since, so that nothing is decoded twice."""
+    """What is known of files that have not changed since, so that nothing is decoded twice."""
 
     model_config = ConfigDict(extra="forbid")
 
+    format: Literal[2] = 2
     root: str
     channels: int
+    dicom: DicomSpec | None
     pillow: str = PIL.__version__  # another decoder may give other pixels
-    files: dict[str, tuple[int, int, str, str]] = {}  # size, mtime_ns, sha256, pixels
+    files: dict[str, _Seen] = {}
 
 
-def scan(collection: Collection, channels: Literal[1, 3], memory: Path) -> Scan:
+def scan(collection: Collection, data: DataConfig, memory: Path) -> Scan:
     """Read and decode every picture, but those that `memory` (a file, kept up to date) knows."""
-    empty = _Known(root=str(collection.root), channels=channels)
+    empty = _Known(root=str(collection.root), channels=data.channels, dicom=data.dicom)
     known = _recall(memory, empty)
 
-    def look(found: Found) -> tuple[int, int, str, str] | Unreadable:
+    def read(found: Found) -> _Seen | Unreadable:
         path = collection.root / found.path
         try:
             state = path.stat()
@@ -65,21 +79,26 @@ def scan(collection: Collection, channels: Literal[1, 3], memory: Path) -> Scan:
             if before is not None and before[:2] == (state.st_size, state.st_mtime_ns):
                 return before
             encoded = files.read(path)
-            digests = sha256(encoded), pixel_digest(decode(encoded, channels))
-            return state.st_size, state.st_mtime_ns, *digests
+            image = decode(encoded, data.channels, data.dicom)
+            seen = looks.look(image, mode_of(encoded))
+            digests = sha256(encoded), pixel_digest(image)
+            return _Seen(state.st_size, state.st_mtime_ns, *digests, seen)
         except (DataError, OSError) as error:
             return Unreadable(found.path, str(error))
 
     pictures, unreadable = [], []
-    for found, seen in zip(collection.files, each(look, collection.files, "reading"), strict=True):
+    for found, seen in zip(collection.files, each(read, collection.files, "reading"), strict=True):
         if isinstance(seen, Unreadable):
             unreadable.append(seen)
         else:
             empty.files[found.path] = seen
-            pictures.append(Picture(found.path, found.label, found.role, *seen[2:]))
+            digests = seen.sha256, seen.pixels
+            known_of = found.patient, found.slices
+            pictures.append(Picture(found.path, found.label, found.role, *digests, *known_of))
     if empty != known:
         files.write(memory, empty.model_dump_json().encode())
-    return Scan(tuple(pictures), tuple(unreadable))
+    found_looks = {path: seen.look for path, seen in empty.files.items()}
+    return Scan(tuple(pictures), tuple(unreadable), found_looks)
 
 
 def each(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:

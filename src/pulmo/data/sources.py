@@ -1,65 +1,48 @@
 """Where pictures come from: a source to a folder on disk with one folder for each class."""
 
-import os
 import shutil
-import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NoReturn
 
 import numpy as np
 
 from pulmo.config.schema import DataConfig, PhantomConfig
 from pulmo.core.arrays import read_arrays
 from pulmo.core.bundle import sha256
-from pulmo.core.preprocess import SUFFIXES, Pixels
+from pulmo.core.preprocess import Pixels
 from pulmo.data import files, phantom
-from pulmo.data.download import fetch
+from pulmo.data.archives import brought, descend
+from pulmo.data.collection import Collection, from_folder
+from pulmo.data.download import fetch, wanted
 from pulmo.data.manifest import home_of
 from pulmo.data.png import encode
+from pulmo.data.tables import from_table
 from pulmo.errors import ConfigError, DataError, ModelError
 from pulmo.progress import track
 
-Role = Literal["pool", "test"]
-
-_SYSTEM_NAMES = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 _MEDMNIST_CLASSES = ("NORMAL", "PNEUMONIA")  # labels 0 and 1
 
 
-@dataclass(frozen=True)
-class Found:
-    """One file of a class; `path` is relative to the root, with forward slashes."""
-
-    path: str
-    label: str
-    role: Role
-
-
-@dataclass(frozen=True)
-class Collection:
-    """What a source holds; `skipped` are files and folders that are no pictures of a class."""
-
-    root: Path
-    classes: tuple[str, ...]
-    files: tuple[Found, ...]
-    skipped: tuple[str, ...]
-
-
 def collect(config: DataConfig, data_dir: Path) -> Collection:
-    """The pictures of the configured source, made below `data_dir` where they are made here.
+    """The pictures of the configured source, made or brought below `data_dir` where need be.
 
     Raises ConfigError where the source is not described, DataError where it is not there, has no
     pictures, or lacks a configured class.
     """
-    if config.source == "folder":
-        return _collect_folder(config, _root(config))
     home = home_of(data_dir, config.name)
-    made = _make_phantom if config.source == "phantom" else _make_medmnist
-    return _collect_folder(config, made(config, home))
+    if config.source == "phantom":
+        return from_folder(config, _make_phantom(config, home))
+    if config.source == "pneumoniamnist":
+        return from_folder(config, _make_medmnist(config, home))
+    root = _root(config, home)
+    return from_table(config, root) if config.source == "csv" else from_folder(config, root)
 
 
-def _root(config: DataConfig) -> Path:
+def _root(config: DataConfig, home: Path) -> Path:
+    if config.root is None and config.url is not None:
+        return descend(brought(wanted(config), home / "raw"), config.splits.official)
+    if config.root is None and config.source == "csv" and config.table is not None:
+        return Path(config.table).expanduser().resolve().parent
     if config.root is None:
         raise ConfigError(
             f"where are the pictures? uv run main.py data data={config.name} "
@@ -71,96 +54,6 @@ def _root(config: DataConfig) -> Path:
     return root
 
 
-def _collect_folder(config: DataConfig, root: Path) -> Collection:
-    """Class folders beneath the official split folders, or beneath the root without those."""
-    skipped: list[str] = []
-    entries = _visible(root)
-    roles = {name.lower(): role for name, role in config.splits.official.items()}
-    parts = [(entry, roles[entry.name.lower()]) for entry in entries if _is_part(entry, roles)]
-    if parts:
-        skipped += [_relative(entry, root) for entry in entries if not _is_part(entry, roles)]
-    found: list[Found] = []
-    for part, role in parts or [(root, "pool")]:
-        for entry in _visible(part):
-            known = config.classes is None or entry.name in config.classes
-            if entry.is_dir() and known:
-                label = _relative(entry, part)
-                found += [Found(p, label, role) for p in _pictures(entry, root, skipped)]
-            else:
-                skipped.append(_relative(entry, root))
-    classes = _classes(config, root, found, skipped)
-    return Collection(root, classes, tuple(found), tuple(sorted(skipped)))
-
-
-def _is_part(entry: Path, roles: dict[str, Role]) -> bool:
-    return entry.name.lower() in roles and entry.is_dir()
-
-
-def _classes(
-    config: DataConfig, root: Path, found: list[Found], skipped: list[str]
-) -> tuple[str, ...]:
-    labels = sorted({one.label for one in found})
-    if not labels:
-        raise DataError(
-            f"{root} has no pictures ({', '.join(sorted(SUFFIXES))}) of a class: it needs one "
-            f"folder for each class{_wanted(config)}"
-        )
-    classes = tuple(config.classes or labels)
-    if missing := [name for name in classes if name not in labels]:
-        folders = {Path(name).name for name in skipped if (root / name).is_dir()}
-        there = ", ".join(sorted(folders.union(labels)))
-        raise DataError(
-            f"{root} has no pictures of class {', '.join(missing)}, but folders {there}: "
-            "add what is missing or set data.classes"
-        )
-    if len(classes) < 2:
-        raise DataError(f"{root} has the class {classes[0]} alone: at least two are needed")
-    return classes
-
-
-def _wanted(config: DataConfig) -> str:
-    return f": {', '.join(config.classes)}" if config.classes else ""
-
-
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if _is_visible(path.name))
-    except OSError as error:
-        _refuse(error)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in _SYSTEM_NAMES
-
-
-def _pictures(folder: Path, root: Path, skipped: list[str]) -> Iterator[str]:
-    for here, names, leaves in os.walk(folder, onerror=_refuse):
-        names[:] = sorted(filter(_is_visible, names))
-        # A linked folder may lead in a circle; a linked file is as good as any.
-        skipped += [_relative(Path(here, name), root) for name in names if _is_link(here, name)]
-        for leaf in sorted(filter(_is_visible, leaves)):
-            path = _relative(Path(here, leaf), root)
-            if Path(leaf).suffix.lower() in SUFFIXES:
-                yield path
-            else:
-                skipped.append(path)
-
-
-def _is_link(here: str, name: str) -> bool:
-    return Path(here, name).is_symlink()
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from error
-
-
-def _relative(path: Path, root: Path) -> str:
-    relative = path.relative_to(root).as_posix()
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in relative):
-        raise DataError(f"{str(path)!a} has control characters or is not UTF-8: rename it")
-    return relative
-
-
 def _make_phantom(config: DataConfig, home: Path) -> Path:
     options = config.phantom or PhantomConfig()
     stamp = sha256(f"{phantom.VERSION} {options.model_dump_json()}".encode())[:12]
@@ -170,12 +63,11 @@ def _make_phantom(config: DataConfig, home: Path) -> Path:
 
 def _make_medmnist(config: DataConfig, home: Path) -> Path:
     """MedMNIST's arrays as picture files (Yang et al. 2023, medmnist.com)."""
-    if config.url is None or config.md5 is None:
-        raise ConfigError(f"data={config.name} needs data.url and data.md5")
-    target = home / "raw" / config.md5[:12]
+    remote = wanted(config)
+    target = home / "raw" / remote.key
     if target.is_dir():
         return target
-    archive = fetch(config.url, config.md5, home / "raw" / f"{config.md5[:12]}.npz")
+    archive = fetch(remote, target.with_suffix(".npz"))
     try:
         arrays = read_arrays(archive)
         splits = {

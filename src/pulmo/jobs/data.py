@@ -5,24 +5,43 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import ValidationError
 
+from pulmo import logs
 from pulmo.config.schema import Config
 from pulmo.data import files
-from pulmo.data.audit import Report, audit
-from pulmo.data.manifest import DataSet, build, home_of, store
+from pulmo.data.alike import find_alike
+from pulmo.data.audit import Evidence, Report, audit
+from pulmo.data.dealing import build
+from pulmo.data.looks import Look
+from pulmo.data.manifest import DataSet, Manifest, find, home_of, store
+from pulmo.data.reference import Reference
 from pulmo.data.scan import scan
 from pulmo.data.sources import collect
-from pulmo.errors import RefusedError
+from pulmo.errors import DataError, RefusedError
 
 REPORT = "report.json"
+REFERENCE = "reference.json"
 SHOWN = 3
+
+log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set and what the audit found in it (warnings only)."""
+    """A data set and what the audit found in it (warnings, and errors that were allowed)."""
 
     dataset: DataSet
+    report: Report
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A data set as it would be: where its pictures lie, how they look, what is wrong."""
+
+    root: Path
+    manifest: Manifest
+    looks: dict[str, Look]
     report: Report
 
 
@@ -30,37 +49,71 @@ def prepare(config: Config, data_dir: Path) -> Prepared:
     """Collect, read, split and audit the configured source; make it the current data set.
 
     Pictures that have not changed since the last time are not decoded again. Raises RefusedError
-    where the audit finds errors; the data set that was current before then stays so.
+    where the audit finds errors that are not allowed; the data set that was current before then
+    stays so.
     """
-    data = config.data
-    home = home_of(data_dir, data.name)
-    home.mkdir(parents=True, exist_ok=True)
+    home = _home(config, data_dir)
     with FileLock(home / ".lock"):
-        collection = collect(data, data_dir)
-        seen = scan(collection, data.channels, home / "files.json")
-        manifest = build(
-            data.name,
-            collection.classes,
-            data.channels,
-            seen.pictures,
-            data.splits,
-            data.patient,
-        )
-        report = audit(
-            manifest,
-            unreadable=seen.unreadable,
-            skipped=collection.skipped,
-            patients=data.patient is not None,
-        )
-        files.write(home / REPORT, json.dumps(report.document(), indent=2).encode() + b"\n")
-        if report.errors:
-            raise RefusedError(_refusal(report, home / REPORT))
-        return Prepared(store(manifest, collection.root, data_dir), report)
+        seen = _examine(config, data_dir, home)
+        document = json.dumps(seen.report.document(), indent=2).encode() + b"\n"
+        files.write(home / REPORT, document)
+        if seen.report.errors:
+            if not config.doctor.allow_errors:
+                raise RefusedError(refusal(seen.report, f"All findings: {home / REPORT}"))
+            log.warning("%s", refusal(seen.report, "Allowed by doctor.allow_errors"))
+        dataset = store(seen.manifest, seen.root, data_dir)
+        files.write(dataset.folder / REPORT, document)
+        return Prepared(dataset, seen.report)
 
 
-def _refusal(report: Report, path: Path) -> str:
+def examine(config: Config, data_dir: Path, against: str | None = None) -> Examined:
+    """What `prepare` would make, judged also against a saved reference and the data set with the
+    digest `against`; nothing becomes current.
+    """
+    home = _home(config, data_dir)
+    with FileLock(home / ".lock"):
+        return _examine(config, data_dir, home, against)
+
+
+def refusal(report: Report, where: str) -> str:
+    """The errors of a report in a sentence, and where to look further."""
     told = []
     for finding in report.errors:
         more = "; …" if len(finding.where) > SHOWN else ""
         told.append(f"{finding.message} ({'; '.join(finding.where[:SHOWN])}{more})")
-    return f"the data set {report.name} has errors: {'. '.join(told)}. All findings: {path}"
+    return f"the data set {report.name} has errors: {'. '.join(told)}. {where}"
+
+
+def _home(config: Config, data_dir: Path) -> Path:
+    home = home_of(data_dir, config.data.name)
+    home.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def _examine(config: Config, data_dir: Path, home: Path, against: str | None = None) -> Examined:
+    data = config.data
+    other = find(data_dir, against).manifest if against is not None else None
+    collection = collect(data, data_dir)
+    seen = scan(collection, data, home / "files.json")
+    alike = find_alike(collection.root, seen.pictures, seen.looks, data, config.doctor)
+    manifest = build(data, collection.classes, seen.pictures, alike)
+    evidence = Evidence(
+        unreadable=seen.unreadable,
+        skipped=collection.skipped,
+        patients=data.patient is not None,
+        looks=seen.looks,
+        alike=alike,
+        reference=_reference(home / REFERENCE),
+        against=other,
+    )
+    report = audit(manifest, evidence, config.doctor)
+    return Examined(collection.root, manifest, seen.looks, report)
+
+
+def _reference(path: Path) -> Reference | None:
+    if not path.is_file():
+        return None
+    try:
+        return Reference.model_validate_json(files.read(path))
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged: save the reference again") from error

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulmo.config.schema import SplitConfig
+from pulmo.config.schema import DataConfig
 from pulmo.core.bundle import file_digest
 from pulmo.core.preprocess import InputSpec, read
 from pulmo.data import cache, files
 from pulmo.data.cache import open_pixels
-from pulmo.data.manifest import DataSet, Picture, build, store
+from pulmo.data.dealing import Picture, build
+from pulmo.data.manifest import DataSet, store
 from pulmo.errors import DataError
 
 Draw = Callable[[Path, int], Path]
@@ -20,14 +21,14 @@ SPEC = InputSpec(height=8, width=10, channels=1)
 
 
 @pytest.fixture
-def dataset(tmp_path: Path, draw: Draw) -> DataSet:
+def dataset(tmp_path: Path, draw: Draw, configure: Callable[..., DataConfig]) -> DataSet:
     root = tmp_path / "root"
     pictures = []
     for i in range(9):
         path = draw(root / "cat" / f"{i}.png", i % 8)  # the last repeats the first
         pixels = f"{i % 8}" * 64
         pictures.append(Picture(f"cat/{i}.png", "cat", "pool", file_digest(path), pixels))
-    manifest = build("pets", ("cat", "dog"), 1, pictures, SplitConfig(), None)
+    manifest = build(configure(), ("cat", "dog"), pictures)
     return store(manifest, root, tmp_path / "data")
 
 

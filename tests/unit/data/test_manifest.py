@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulmo.config.schema import SplitConfig
+from pulmo.config.schema import DataConfig
 from pulmo.core.bundle import sha256
 from pulmo.data import manifest as m
-from pulmo.data.manifest import Manifest, Picture, Row, build, find, load, store
+from pulmo.data.dealing import Picture, build
+from pulmo.data.manifest import Manifest, Row, find, load, store
 from pulmo.errors import ConfigError, DataError
 
 CLASSES = ("cat", "dog")
@@ -28,7 +30,8 @@ def picture(
 
 
 def made(*pictures: Picture, patient: str | None = PATTERN, name: str = "pets") -> Manifest:
-    return build(name, CLASSES, 1, pictures, SplitConfig(), patient)
+    data = DataConfig(name=name, source="folder", intended_use="tests", patient=patient)
+    return build(data, CLASSES, pictures)
 
 
 def splits(manifest: Manifest) -> dict[str, str]:
@@ -238,3 +241,60 @@ def test_a_damaged_pointer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pets" / "dataset.json").write_text('{"digest": "../../etc"}')
     with pytest.raises(DataError, match="is damaged"):
         load(tmp_path, "pets")
+
+
+def configured(**changes: object) -> DataConfig:
+    known = {"name": "pets", "source": "folder", "intended_use": "tests"}
+    return DataConfig.model_validate(known | changes)
+
+
+def test_a_near_duplicate_leaves_the_less_protected_split() -> None:
+    kept = picture("a.png", role="test", pixels="1" * 64)
+    near = [picture(f"p{i:04}_0.png", pixels=f"{i:064x}") for i in range(2, 40)]
+    alike = {p.pixels: kept.pixels for p in near}
+    manifest = build(configured(patient=PATTERN), CLASSES, [kept, *near], alike)
+    assert {row.split for row in manifest.rows if row.path != kept.path} == {"excluded"}
+    assert splits(manifest)[kept.path] == "test"
+
+
+def test_a_source_may_deal_its_pictures_itself() -> None:
+    pictures = [
+        replace(picture(f"{split}.png"), role=split, patient="7")
+        for split in ("train", "val", "gate", "test")
+    ]
+    rows = build(configured(), CLASSES, pictures).rows
+    assert sorted(row.split for row in rows) == ["gate", "test", "train", "val"]
+    assert {row.patient for row in rows} == {"all/7"}
+
+
+def test_one_numbering_means_one_person_in_every_part() -> None:
+    pictures = [picture("p1_0.png"), picture("p1_1.png", role="test")]
+    apart = build(configured(patient=PATTERN), CLASSES, pictures)
+    assert [row.patient for row in apart.rows] == ["pool/p1", "test/p1"]
+    one = configured(patient=PATTERN, splits={"one_numbering": True})
+    assert {row.patient for row in build(one, CLASSES, pictures).rows} == {"all/p1"}
+
+
+def test_slices_come_from_file_names_and_tables_and_belong_to_the_digest(tmp_path: Path) -> None:
+    data = configured(slices={"kind": "_(virus|bacteria)"})
+    pictures = [
+        replace(picture("1_virus.png"), slices=(("age", "<18"),)),
+        replace(picture("2.png"), slices=(("age", ""),)),
+    ]
+    manifest = build(data, CLASSES, pictures)
+    assert manifest.slices == ("age", "kind")
+    assert [row.slices for row in manifest.rows] == [
+        (("age", "<18"), ("kind", "virus")),
+        (("age", ""), ("kind", "")),
+    ]
+    assert manifest.table().splitlines()[0].endswith(b",slice:age,slice:kind")
+    plain = build(configured(), CLASSES, [replace(p, slices=()) for p in pictures])
+    assert plain.table().splitlines()[0] == ",".join(m.COLUMNS).encode()
+    assert plain.digest != manifest.digest
+    store(manifest, tmp_path / "root", tmp_path / "data")
+    assert load(tmp_path / "data", "pets").manifest == manifest
+
+
+def test_a_slice_that_is_no_regular_expression_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"data\.slices\.kind='\('"):
+        build(configured(slices={"kind": "("}), CLASSES, [picture("a.png")])

@@ -4,18 +4,22 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from pulmo.config.schema import DataConfig
 from pulmo.core.bundle import sha256
 from pulmo.core.preprocess import decode, pixel_digest
 from pulmo.data import scan as scanning
-from pulmo.data.manifest import Picture
+from pulmo.data.collection import Collection, Found
+from pulmo.data.dealing import Picture
 from pulmo.data.scan import each, scan
-from pulmo.data.sources import Collection, Found
 
 Draw = Callable[[Path, int], Path]
+GREY = DataConfig(name="pets", source="folder", intended_use="tests")
+COLOUR = GREY.model_copy(update={"channels": 3})
 
 
 @pytest.fixture
@@ -32,16 +36,16 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """SHA-256 of every file that is decoded."""
     seen: list[str] = []
 
-    def counting(encoded: bytes, channels: int) -> Image.Image:
+    def counting(encoded: bytes, *rest: Any) -> Image.Image:
         seen.append(sha256(encoded))
-        return decode(encoded, channels)
+        return decode(encoded, *rest)
 
     monkeypatch.setattr(scanning, "decode", counting)
     return seen
 
 
 def test_both_digests_are_right(collection: Collection, tmp_path: Path) -> None:
-    pictures = scan(collection, 1, tmp_path / "memory").pictures
+    pictures = scan(collection, GREY, tmp_path / "memory").pictures
     encoded = (collection.root / "3.png").read_bytes()
     assert pictures[3] == Picture(
         "3.png", "cat", "pool", sha256(encoded), pixel_digest(decode(encoded, 1))
@@ -52,12 +56,12 @@ def test_both_digests_are_right(collection: Collection, tmp_path: Path) -> None:
 def test_what_has_not_changed_is_not_decoded_again(
     collection: Collection, tmp_path: Path, decoded: list[str], draw: Draw
 ) -> None:
-    first = scan(collection, 1, tmp_path / "memory")
+    first = scan(collection, GREY, tmp_path / "memory")
     assert len(decoded) == 5
-    assert scan(collection, 1, tmp_path / "memory") == first
+    assert scan(collection, GREY, tmp_path / "memory") == first
     assert len(decoded) == 5
     draw(collection.root / "2.png", 99)
-    second = scan(collection, 1, tmp_path / "memory")
+    second = scan(collection, GREY, tmp_path / "memory")
     assert len(decoded) == 6
     assert first.pictures[2] != second.pictures[2]
 
@@ -65,8 +69,8 @@ def test_what_has_not_changed_is_not_decoded_again(
 def test_another_number_of_channels_is_another_picture(
     collection: Collection, tmp_path: Path, decoded: list[str]
 ) -> None:
-    grey = scan(collection, 1, tmp_path / "memory")
-    colour = scan(collection, 3, tmp_path / "memory")
+    grey = scan(collection, GREY, tmp_path / "memory")
+    colour = scan(collection, COLOUR, tmp_path / "memory")
     assert len(decoded) == 10
     assert grey.pictures[0].pixels != colour.pictures[0].pixels
 
@@ -76,8 +80,8 @@ def test_a_damaged_memory_costs_time_and_no_more(
     collection: Collection, tmp_path: Path, decoded: list[str], memory: bytes
 ) -> None:
     (tmp_path / "memory").write_bytes(memory)
-    assert len(scan(collection, 1, tmp_path / "memory").pictures) == 5
-    scan(collection, 1, tmp_path / "memory")
+    assert len(scan(collection, GREY, tmp_path / "memory").pictures) == 5
+    scan(collection, GREY, tmp_path / "memory")
     assert len(decoded) == 5
 
 
@@ -90,7 +94,7 @@ def test_what_cannot_be_read_is_listed_with_the_reason(
     (collection.root / "2.png").unlink()
     os.mkfifo(collection.root / "2.png")
     (collection.root / "3.png").write_bytes(b"")
-    seen = scan(collection, 1, tmp_path / "memory")
+    seen = scan(collection, GREY, tmp_path / "memory")
     assert [bad.path for bad in seen.unreadable] == ["0.png", "1.png", "2.png", "3.png"]
     reasons = [bad.reason for bad in seen.unreadable]
     assert "damaged" in reasons[0]

@@ -12,7 +12,9 @@ from PIL import Image
 
 from pulmo.config.schema import DataConfig
 from pulmo.data import sources
-from pulmo.data.sources import Collection, Found, collect
+from pulmo.data.collection import Collection, Found, visible
+from pulmo.data.download import Remote
+from pulmo.data.sources import collect
 from pulmo.errors import ConfigError, DataError
 
 Configure = Callable[..., DataConfig]
@@ -139,7 +141,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(gather: Gather, tmp_path: Pa
 
 def test_listing_errors_are_data_errors(configure: Configure) -> None:
     with pytest.raises(DataError, match="cannot be listed: No such file"):
-        sources._visible(Path("/nothing/here"))
+        visible(Path("/nothing/here"))
 
 
 def test_the_phantom_is_drawn_once(configure: Configure, tmp_path: Path) -> None:
@@ -189,8 +191,8 @@ def medmnist(
     def make(data: bytes) -> tuple[DataConfig, list[str]]:
         fetched: list[str] = []
 
-        def fetch(url: str, md5: str, target: Path) -> Path:
-            fetched.append(url)
+        def fetch(remote: Remote, target: Path) -> Path:
+            fetched.extend(remote.urls)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
             return target
@@ -241,8 +243,38 @@ def test_another_archive_is_refused(medmnist: Medmnist, tmp_path: Path, data: by
     assert not (tmp_path / "pets" / "raw" / (config.md5 or "")[:12]).exists()
 
 
-def test_an_archive_without_address_or_digest_is_a_config_error(
-    configure: Configure, tmp_path: Path
+def test_an_archive_without_address_is_a_config_error(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs data\.url"):
+        collect(configure(source="pneumoniamnist"), tmp_path)
+
+
+def test_a_folder_may_come_out_of_an_archive(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"needs data\.url and data\.md5"):
-        collect(configure(source="pneumoniamnist", url="http://host/a"), tmp_path)
+    wrapped = tmp_path / "unpacked"
+    for name in ("train/cat/1.png", "train/dog/2.png"):
+        path = wrapped / "wrapper" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    asked: list[Remote] = []
+    monkeypatch.setattr(sources, "brought", lambda remote, _: asked.append(remote) or wrapped)
+    config = configure(url="http://host/a.zip", mirrors=["http://other/a.zip"], splits=OFFICIAL)
+    found = collect(config, tmp_path / "data")
+    assert asked == [Remote(("http://host/a.zip", "http://other/a.zip"))]
+    assert found.root == wrapped / "wrapper"
+    assert [one.path for one in found.files] == ["train/cat/1.png", "train/dog/2.png"]
+    named = configure(root=str(wrapped / "wrapper"), url="http://host/a.zip", splits=OFFICIAL)
+    assert collect(named, tmp_path / "data") == found
+    assert len(asked) == 1
+
+
+def test_dicom_files_are_pictures_with_and_without_their_suffix(gather: Gather) -> None:
+    found = gather("cat/a.dcm", "cat/IM0001", "cat/1.2.840.99", "dog/b.DICOM", "dog/notes")
+    assert [one.path for one in found.files] == ["cat/a.dcm", "dog/b.DICOM"]
+    for name in ("cat/IM0001", "cat/1.2.840.99"):
+        (found.root / name).write_bytes(bytes(128) + b"DICM")
+    again = gather()
+    assert {one.path for one in again.files} == {
+        "cat/a.dcm", "cat/IM0001", "cat/1.2.840.99", "dog/b.DICOM",
+    }  # fmt: skip
+    assert again.skipped == ("dog/notes",)

@@ -75,7 +75,7 @@ def test_errors_refuse_the_data_and_leave_the_last_ones_current(
     assert "cat/0.png: the picture is damaged" in message
     assert "; …)" in message
     assert "pictures with two labels: 1" in message
-    assert "cat/20.png = dog/0.png" in message
+    assert "cat/20.png (cat) = dog/0.png (dog)" in message
     assert str(tmp_path / "data" / "pets" / "report.json") in message
     assert load(tmp_path / "data", "pets") == first
     report = json.loads((tmp_path / "data" / "pets" / "report.json").read_text())
@@ -104,7 +104,7 @@ def test_the_phantom_needs_nothing_but_a_disk(tmp_path: Path) -> None:
     prepared = prepare(config, tmp_path)
     assert prepared.dataset.manifest.classes == ("NORMAL", "PNEUMONIA")
     assert all(row.patient.startswith("pool/p") for row in prepared.dataset.manifest.rows)
-    assert {finding.check for finding in prepared.report.findings} <= {"small split"}
+    assert {finding.check for finding in prepared.report.findings} <= {"small_split"}
 
 
 @pytest.mark.skipif("PULMO_SHARED_DATA" not in os.environ, reason="PULMO_SHARED_DATA is not set")

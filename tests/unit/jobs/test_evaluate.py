@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pulmo.config.schema import EvaluateConfig, SplitConfig
+from pulmo.config.schema import DataConfig, EvaluateConfig
 from pulmo.core import metrics
 from pulmo.core.bundle import Bundle, Lineage, sha256
 from pulmo.core.decision import Outputs
 from pulmo.core.preprocess import decode, pixel_digest
-from pulmo.data.manifest import DataSet, Manifest, Picture, Row, build, store
+from pulmo.data.dealing import Picture, build
+from pulmo.data.manifest import DataSet, Manifest, Row, store
 from pulmo.errors import DataError
 from pulmo.jobs.evaluate import Evaluation, evaluate, measure
 
@@ -46,7 +47,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
         pictures.append(_picture(root, f"test/{label}/p{i // 2}_{i}.png", grey))
     squares = (np.indices((16, 16)) // 4).sum(axis=0) % 2 * 255
     pictures.append(_picture(root, "test/BRIGHT/p99_0.png", squares.astype(np.uint8)))
-    manifest = build("toy", ("BRIGHT", "DARK"), 1, pictures, SplitConfig(), r"^(p\d+)_")
+    config = DataConfig(name="toy", source="folder", patient=r"^(p\d+)_", intended_use="tests")
+    manifest = build(config, ("BRIGHT", "DARK"), pictures)
     return store(manifest, root, tmp_path_factory.mktemp("data"))
 
 
