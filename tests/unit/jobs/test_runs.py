@@ -1,7 +1,10 @@
 import json
 from pathlib import Path
 
-from pulmo.jobs.runs import find
+import pytest
+
+from pulmo.errors import ModelError
+from pulmo.jobs.runs import Difference, compare, find
 
 
 def write(root: Path, name: str, document: object) -> Path:
@@ -52,3 +55,45 @@ def test_damaged_runs_are_listed_last_with_a_note(tmp_path: Path) -> None:
 
 def test_no_folder_holds_no_runs(tmp_path: Path) -> None:
     assert find(tmp_path / "nowhere") == []
+
+
+def run_of(root: Path, name: str, configuration: object, metrics: object) -> Path:
+    document = {"name": "toy", "status": "done", "created_at": "2026", "metrics": metrics}
+    folder = write(root, name, document)
+    lineage = {
+        "data_name": "toy",
+        "data_digest": "0" * 64,
+        "configuration": configuration,
+        "seed": 0,
+        "machine": "none",
+        "created_at": "2026",
+    }
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    return folder
+
+
+def test_two_runs_are_told_apart_by_what_was_configured_and_came_out(tmp_path: Path) -> None:
+    one = {"seed": 0, "model": {"options": {}, "size": 96}, "recipe": {"balance": True}}
+    two = {"seed": 0, "model": {"options": {"width": 8}, "size": 64}, "recipe": {"balance": True}}
+    first = run_of(tmp_path, "one", one, {"val": {"auroc": 0.9, "f1": 0.5}})
+    run_of(tmp_path, "two", two, {"val": {"auroc": 0.9}})
+    found = compare(str(first), "two", tmp_path)
+    assert [run.dir.name for run in found.runs] == ["one", "two"]
+    assert found.configuration == (
+        Difference("model.options", {}, None),
+        Difference("model.size", 96, 64),
+        Difference("model.options.width", None, 8),
+    )
+    assert found.metrics == (Difference("auroc", 0.9, 0.9), Difference("f1", 0.5, None))
+
+
+def test_a_run_without_metrics_can_be_compared(tmp_path: Path) -> None:
+    run_of(tmp_path, "one", {"seed": 0}, {})
+    found = compare("one", "one", tmp_path)
+    assert (found.configuration, found.metrics) == ((), ())
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    run_of(tmp_path, "one", {}, {})
+    with pytest.raises(ModelError, match="other is no run"):
+        compare("one", "other", tmp_path)
