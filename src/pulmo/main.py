@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from pulmo import __version__, errors, logs
-from pulmo.verbs import loop, predictions, registry, show, upkeep
+from pulmo.verbs import datasets, evaluation, loop, predictions, registry, serving, show, upkeep
 
 DONE, TERMINATED = 0, 143
 
@@ -42,8 +42,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(loop.app)
+app.add_typer(evaluation.app)
 app.add_typer(predictions.app)
+app.add_typer(serving.app)
 app.add_typer(upkeep.app)
+app.add_typer(datasets.app)
 app.add_typer(registry.app, name="registry")
 app.add_typer(show.runs, name="runs")
 app.add_typer(show.config, name="config")

@@ -28,6 +28,12 @@ def find_configs() -> Path:
     raise ConfigError(f"no configs/config.yaml beside {package}: install Pulmo again")
 
 
+def config_folders() -> list[Path]:
+    """Pulmo's own folder `configs`, then the one in the current directory, which may add to it."""
+    own, here = find_configs(), Path("configs").resolve()
+    return [own, here] if here.is_dir() and here != own else [own]
+
+
 def compose(overrides: Sequence[str] = ()) -> Config:
     """The configuration of `configs/config.yaml` changed by Hydra overrides (`key=value`).
 
@@ -35,7 +41,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     taken literally (no quotes needed within it). Raises ConfigError that names the nearest key
     or option, or the field, what was given and what is allowed.
     """
-    configs = find_configs()
+    configs = config_folders()
     checked = [_check(text, configs) for text in overrides]
     document = _compose(configs, [text for text in checked if text not in _NOTHING])
     for name in _SELECTORS:
@@ -74,17 +80,18 @@ def compose_for_model(name: str, overrides: Sequence[str] = ()) -> Config:
 def _data_of(name: str) -> str:
     from omegaconf import OmegaConf
 
-    folder = find_configs() / "data"
-    for path in sorted(folder.glob("*.yaml")):
+    folders = config_folders()
+    for path in (found for one in folders for found in sorted(one.glob("data/*.yaml"))):
         if OmegaConf.select(OmegaConf.load(path), "registry.name") == name:
             return path.stem
+    where = " or ".join(f"{one}/data" for one in folders)
     raise ConfigError(
-        f"no data set in {folder} declares registry.name: {name}; say which one the model was "
+        f"no data set in {where} declares registry.name: {name}; say which one the model was "
         "trained on, for example data=folder data.root=/path/to/pictures"
     )
 
 
-def _check(text: str, configs: Path) -> str:
+def _check(text: str, configs: Sequence[Path]) -> str:
     """One override, known and written so that Hydra takes it as the user meant it."""
     match = _OVERRIDE.fullmatch(text)
     if match is None or (match["value"] is None) != (match["sign"] == "~"):
@@ -127,15 +134,17 @@ def _literal(value: str) -> str:
     return str(QuotedString(text=value, quote=Quote.single).with_quotes())
 
 
-def _compose(configs: Path, overrides: list[str]) -> dict[str, Any]:
+def _compose(configs: Sequence[Path], overrides: list[str]) -> dict[str, Any]:
     import hydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with hydra.initialize_config_dir(str(configs), version_base="1.3"):
-            composed = hydra.compose("config", overrides=overrides)
+        with hydra.initialize_config_dir(str(configs[0]), version_base="1.3"):
+            further = [_literal(f"file://{folder}") for folder in configs[1:]]
+            where = [f"hydra.searchpath=[{','.join(further)}]"] if further else []
+            composed = hydra.compose("config", overrides=[*where, *overrides])
         document = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         cause = str(error).strip("\"'\n ").splitlines()[0]

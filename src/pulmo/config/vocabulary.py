@@ -1,7 +1,7 @@
 """The keys and options that an override may name, and the nearest one to a misspelt name."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -44,11 +44,13 @@ def known_part(path: Iterable[object]) -> str:
     return found
 
 
-def options(configs: Path, always: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The replaceable parts below `configs`, and those of `always`, with their file names."""
-    folders = {folder.name for folder in configs.iterdir() if folder.is_dir()}
+def options(configs: Sequence[Path], always: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The replaceable parts of the first of `configs`, and those of `always`, with the names of
+    their files in all of them.
+    """
+    folders = {folder.name for folder in configs[0].iterdir() if folder.is_dir()}
     return {
-        name: sorted(path.stem for path in (configs / name).glob("*.yaml"))
+        name: sorted({path.stem for one in configs for path in (one / name).glob("*.yaml")})
         for name in sorted(folders.union(always))
     }
 

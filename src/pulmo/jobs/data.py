@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pulmo import logs
-from pulmo.config.schema import Config
+from pulmo.config.schema import Check, Config, DoctorConfig
 from pulmo.data import files
 from pulmo.data.alike import find_alike
 from pulmo.data.audit import Evidence, Report, audit
@@ -45,6 +45,15 @@ class Examined:
     report: Report
 
 
+class _Told(BaseModel):
+    check: Check
+    message: str
+
+
+class _Findings(BaseModel):
+    findings: list[_Told]
+
+
 def prepare(config: Config, data_dir: Path) -> Prepared:
     """Collect, read, split and audit the configured source; make it the current data set.
 
@@ -73,6 +82,30 @@ def examine(config: Config, data_dir: Path, against: str | None = None) -> Exami
     home = _home(config, data_dir)
     with FileLock(home / ".lock"):
         return _examine(config, data_dir, home, against)
+
+
+def allowed_errors(dataset: DataSet, doctor: DoctorConfig) -> tuple[str, ...]:
+    """What a model should remember of the errors in its data: a note for each.
+
+    What was found when the data set was prepared is weighed by the severities of today. Raises
+    RefusedError where there are errors that `doctor.allow_errors` does not allow.
+    """
+    path = dataset.folder / REPORT
+    if not path.is_file():  # another machine's, or made before there were reports
+        return ()
+    try:
+        found = _Findings.model_validate_json(files.read(path)).findings
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged: make the data set again") from error
+    errors = [one for one in found if doctor.severity[one.check] == "error"]
+    if errors and not doctor.allow_errors:
+        told = "; ".join(one.message for one in errors)
+        raise RefusedError(
+            f"the data set {dataset.manifest.name} has errors: {told}. Look at it with: "
+            f"pulmo validate data={dataset.manifest.name}; to train all the same, say "
+            "doctor.allow_errors=true, which is recorded with the model"
+        )
+    return tuple(f"data with errors, allowed: {one.message}" for one in errors)
 
 
 def refusal(report: Report, where: str) -> str:

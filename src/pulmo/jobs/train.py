@@ -11,6 +11,7 @@ from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import find, load
 from pulmo.errors import ModelError
 from pulmo.jobs import run_folder
+from pulmo.jobs.data import allowed_errors
 from pulmo.jobs.lineage import lineage
 
 log = logs.get_logger(__name__)
@@ -34,10 +35,11 @@ def train(config: Config, data_dir: Path) -> Trained:
     from pulmo.models.export import to_weights
 
     dataset = load(data_dir, config.data.name)
+    notes = allowed_errors(dataset, config.doctor)
     run_dir = run_folder.create(config)
     handler = logs.add_file(run_dir / run_folder.LOG)
     try:
-        run_folder.begin(run_dir, config, lineage(config, dataset))
+        run_folder.begin(run_dir, config, lineage(config, dataset, notes))
         log.info(
             "training %s (%s) on %s in %s",
             config.model.architecture,

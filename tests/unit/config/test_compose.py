@@ -12,7 +12,7 @@ from pulmo.config.vocabulary import keys, options
 from pulmo.errors import ConfigError
 
 CHOICES = [
-    f"{part}={option}" for part, found in options(find_configs()).items() for option in found
+    f"{part}={option}" for part, found in options([find_configs()]).items() for option in found
 ]
 
 
