@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from pulmo.inference.engine import Engine
 from pulmo.jobs.card import model_card
 from pulmo.jobs.evaluate import measure
 from pulmo.jobs.fit import samples
+from pulmo.jobs.train import input_spec
 from pulmo.models.catalog import Network
 from pulmo.models.export import OUTPUTS, to_graph, to_weights
 from pulmo.progress import track
@@ -47,17 +49,11 @@ def make_bundle(
 ) -> Bundle:
     """Calibrate and export `network` into `folder`, which appears whole or not at all.
 
-    Temperature, threshold, refer band, outlier limit and metrics come from the validation split,
-    all but the temperature from the very graph that will be served. `members` are the pictures
-    that the model has seen; left out, those of the train and val splits.
+    Temperature, limits and metrics come from the validation split, all but the temperature from
+    the very graph that will be served. `members` are the pictures that the model has seen; left
+    out, those of the train and val splits.
     """
-    plain = InputSpec(
-        height=config.model.image_size,
-        width=config.model.image_size,
-        channels=config.data.channels,
-        resize=config.data.resize,
-        dicom=config.data.dicom,
-    )
+    plain = input_spec(config)
     cached = open_pixels(dataset, plain)
     val = samples(dataset, cached, "val")
     pixels = np.ascontiguousarray(cached[val.rows])
@@ -84,10 +80,8 @@ def make_bundle(
         score_metric=SCORE_METRIC,
         lineage=origin,
     )
-    partial = folder.with_name(folder.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)
-    write(
-        partial,
+    return _publish(
+        folder,
         graph=graph,
         weights=weights,
         reference=_reference(embeddings, outputs, pixels, val.labels),
@@ -95,8 +89,14 @@ def make_bundle(
         info=info,
         card=model_card(info, config.data.intended_use),
     )
+
+
+def _publish(folder: Path, **contents: Any) -> Bundle:
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    written = write(partial, **contents)
     partial.rename(folder)
-    return Bundle(path=folder, digest=_digest(folder), info=info)
+    return written.model_copy(update={"path": folder})
 
 
 def _logits(network: Network, pixels: Pixels) -> NDArray[np.float64]:
@@ -157,9 +157,3 @@ def _members(dataset: DataSet) -> Arrays:
     digests = np.frombuffer(b"".join(bytes.fromhex(r.pixels) for r in rows), dtype=np.uint8)
     splits = np.array([number[row.split] for row in rows], dtype=np.uint8)
     return {"digests": digests.reshape(-1, 32), "splits": splits}
-
-
-def _digest(folder: Path) -> str:
-    from pulmo.core.bundle import SUMS, file_digest
-
-    return file_digest(folder / SUMS)
