@@ -26,7 +26,14 @@ from pulmo.core.preprocess import InputSpec
 
 SIDE = 16
 CLASSES = ("DARK", "BRIGHT")
-SETTINGS = ("PULMO_DATA_DIR", "PULMO_DATA_URL", "PULMO_REGISTRY_URL", "PULMO_FILES_URL")
+SETTINGS = (
+    "PULMO_ALLOW_ANONYMOUS",
+    "PULMO_DATA_DIR",
+    "PULMO_DATA_URL",
+    "PULMO_REGISTRY_URL",
+    "PULMO_FILES_URL",
+    "PORT",
+)
 
 
 @pytest.fixture(autouse=True)

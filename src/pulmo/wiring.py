@@ -1,11 +1,15 @@
 """Adapters built from settings; nothing else knows which adapter stands behind a port."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import SUMS, Bundle, verify
 from pulmo.core.ports import ModelRef, Registry
 from pulmo.errors import ModelError
+
+if TYPE_CHECKING:
+    from pulmo.serving.models import Source
 
 BUNDLE = "bundle"  # where a run's folder keeps its bundle
 
@@ -23,6 +27,19 @@ def open_bundle(settings: Settings, target: str) -> Bundle:
     if folder is not None:
         return open_bundle_folder(folder)
     return verify(open_registry(settings, read_only=True).fetch(ModelRef.parse(target)))
+
+
+def open_source(settings: Settings, target: str) -> "Source":
+    """What a server serves: an alias is followed, anything else that `open_bundle` knows stays."""
+    from pulmo.serving.models import Following, Pinned
+
+    folder = folder_named(target)
+    if folder is not None:
+        return Pinned(open_bundle_folder(folder))
+    ref, registry = ModelRef.parse(target), open_registry(settings, read_only=True)
+    if ref.alias is not None:
+        return Following(registry, ref)
+    return Pinned(verify(registry.fetch(ref)), registry.get(ref))
 
 
 def open_bundle_folder(folder: Path) -> Bundle:

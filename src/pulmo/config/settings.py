@@ -14,7 +14,8 @@ _USERINFO = re.compile(r"(?<=://)[^/@]*@")
 class Settings(BaseSettings):
     """Where things lie. `data_dir` holds made data sets, one folder each; `registry_url` is an
     SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles, `data_url`
-    one where other machines find data sets by their digest.
+    one where other machines find data sets by their digest. `allow_anonymous` lets a server be
+    reached from other machines though nobody is asked for a key.
     """
 
     model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
@@ -23,6 +24,7 @@ class Settings(BaseSettings):
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
     data_url: str | None = Field(default=None, min_length=1)
+    allow_anonymous: bool = False
 
     def environment(self) -> dict[str, str]:
         """The variables that give another process these settings."""

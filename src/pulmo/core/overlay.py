@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pulmo.core.preprocess import Pixels
+from pulmo.core.preprocess import InputSpec, Pixels
+
+SIDE = 512  # the longer side in pixels, at least, of a picture that is shown with its heat map
 
 # Anchors of the colour map "inferno" (van der Walt and Smith 2015), whose lightness rises evenly.
 _ANCHORS = np.array(
@@ -57,6 +59,22 @@ def blend(pixels: Pixels | Image.Image, saliency: NDArray[Any], alpha: float = 0
     share = (alpha * strength)[..., None]
     mixed = below * (1 - share) + colours(strength).astype(np.float32) * share
     return Image.fromarray(np.rint(mixed).astype(np.uint8), "RGB")
+
+
+def layer(saliency: NDArray[Any], width: int, height: int) -> Image.Image:
+    """The heat map alone, RGBA [height, width]: where there is no evidence it is transparent.
+
+    Laid over the picture with an opacity of `alpha` it gives what `blend` draws.
+    """
+    strength = heat(saliency, width, height)
+    alpha = np.rint(strength * 255).astype(np.uint8)[..., None]
+    return Image.fromarray(np.concatenate([colours(strength), alpha], axis=-1), "RGBA")
+
+
+def enlarged(spec: InputSpec) -> InputSpec:
+    """The same view of a picture, at a multiple of the graph's resolution that people can see."""
+    times = -(-SIDE // max(spec.height, spec.width))
+    return spec.model_copy(update={"height": spec.height * times, "width": spec.width * times})
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

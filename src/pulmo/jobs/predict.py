@@ -13,14 +13,13 @@ import numpy as np
 
 from pulmo.core.bundle import Bundle
 from pulmo.core.decision import Answer, Decider, Outputs
-from pulmo.core.overlay import blend
+from pulmo.core.overlay import blend, enlarged
 from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, decode, is_picture, to_pixels
 from pulmo.errors import DataError
 from pulmo.inference.engine import BATCH, load
 from pulmo.progress import track
 
 STDIN = "-"
-OVERLAY_SIDE = 512  # a heat map's longer side in pixels, at least
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _batches(pictures: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
 def _read(path: str, spec: InputSpec, *, enlarge: bool) -> _Read:
     try:
         image = decode(_bytes(path), spec.channels, spec.dicom)
-        shown = to_pixels(image, _enlarged(spec)) if enlarge else None
+        shown = to_pixels(image, enlarged(spec)) if enlarge else None
         return _Read(path, to_pixels(image, spec), shown)
     except DataError as error:
         return _Read(path, error=str(error))
@@ -136,12 +135,6 @@ def _bytes(path: str) -> bytes:
         raise DataError("the folder holds no pictures")
     with Path(path).open("rb") as stream:
         return stream.read(MAX_BYTES + 1)
-
-
-def _enlarged(spec: InputSpec) -> InputSpec:
-    """The same view of a picture at a multiple of the graph's resolution."""
-    times = -(-OVERLAY_SIDE // max(spec.height, spec.width))
-    return spec.model_copy(update={"height": spec.height * times, "width": spec.width * times})
 
 
 def _prediction(bundle: Bundle, path: str, answer: Answer, overlay: Path | None) -> Prediction:

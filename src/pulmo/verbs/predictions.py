@@ -54,7 +54,7 @@ def predict(
     if json and csv:
         raise typer.BadParameter("choose --json or --csv")
     places = settings.load()
-    bundle = open_bundle(places, model or _in_production(places))
+    bundle = open_bundle(places, model or in_production(places))
     show = output.as_json if json else _csv() if csv else _columns()
     failed = 0
     for prediction in run(bundle, paths, overlay=overlay):
@@ -65,7 +65,8 @@ def predict(
         raise typer.Exit(1)
 
 
-def _in_production(places: "Settings") -> str:
+def in_production(places: "Settings") -> str:
+    """The reference of the one model in production. Raises ConfigError where there is no one."""
     from pulmo.core.ports import PRODUCTION
     from pulmo.errors import ConfigError
     from pulmo.wiring import open_registry

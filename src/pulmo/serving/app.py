@@ -1,0 +1,191 @@
+"""The application: routes over one model that may be replaced while it serves."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import PlainTextResponse
+
+from pulmo import __version__
+from pulmo.core.wire import Answers, Health
+from pulmo.errors import PulmoError
+from pulmo.logs import get_logger
+from pulmo.serving import bodies, contract, problems
+from pulmo.serving.limits import Intake, Limits, Pool
+from pulmo.serving.models import Model, Present
+from pulmo.serving.watching import Draining, Figures, Watched
+
+POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0
+
+Explain = Annotated[bool, Query(description="Also return heat maps.")]
+
+logger = get_logger(__name__)
+
+
+def create_app(present: Present, limits: Limits | None = None) -> FastAPI:
+    """An application that answers with the model of `present`.
+
+    The model is loaded when the application starts, unless it is there, and followed until it
+    ends. `app.state.draining.begun` makes it not ready and asks clients to close connections.
+    """
+    chosen = limits or Limits()
+    pool, draining = Pool(chosen), Draining()
+    figures = Figures(present, pool)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not present.ready:
+            await asyncio.to_thread(present.refresh)
+        following = asyncio.create_task(_follow(present))
+        yield
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        pool.close()
+
+    app = FastAPI(
+        title="Pulmo",
+        version=__version__,
+        description="Answers for pictures, by a model that has passed its tests.",
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    _document(app)
+    app.state.draining = draining
+    problems.install(app)
+    _add_predict(app, present, pool, Intake(chosen), figures)
+    _add_health(app, present, pool, draining)
+    _add_model(app, present)
+    _add_metrics(app, figures)
+    app.add_middleware(Watched, figures=figures, draining=draining)
+    return app
+
+
+class Markdown(Response):
+    """Text that no browser shows as a page."""
+
+    media_type = "text/markdown"
+
+
+def _document(app: FastAPI) -> None:
+    """Complete the OpenAPI document with the schemas of bodies that routes read themselves."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            known = plain().setdefault("components", {}).setdefault("schemas", {})
+            for name, schema in contract.schemas().items():
+                known.setdefault(name, schema)
+        return plain()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _follow(present: Present) -> None:
+    """Look for another model for ever, more rarely while that fails: the present one then stays."""
+    pause, told = POLL_SECONDS, ""
+    while present.source.moves:
+        await asyncio.sleep(pause)
+        try:
+            await asyncio.to_thread(present.refresh)
+            pause, told = POLL_SECONDS, ""
+        except (PulmoError, OSError) as error:
+            pause = min(2 * pause, POLL_SECONDS_AT_MOST)
+            if str(error) != told:
+                told = str(error)
+                logger.error("the present model stays: %s", told)
+
+
+def _add_predict(
+    app: FastAPI, present: Present, pool: Pool, intake: Intake, figures: Figures
+) -> None:
+    @app.post("/predict", **contract.predict())
+    async def predict(request: Request, explain: Explain = False) -> Response:
+        """Answer one picture, or up to 16."""
+        content_type = request.headers.get("content-type", "")
+        bodies.require_readable(content_type, request.headers.get("content-encoding", ""))
+        pool.require_room()  # said before the body is read
+        present.require()
+        async with intake.body(request) as body:
+            work = _work(present.model, body, content_type, explain, figures)
+            return Response(await pool.run(work), media_type="application/json")
+
+
+def _work(
+    model: Model, body: bytes, content_type: str, explain: bool, figures: Figures
+) -> Callable[[], bytes]:
+    """From a body to an answer as JSON; for a thread, as all of it takes time."""
+
+    def work() -> bytes:
+        begun = time.perf_counter()
+        pictures = bodies.pictures(body, content_type)
+        answers = model.answer(pictures.encoded, explain=explain)
+        for answer in answers:
+            figures.answers.labels(answer.decision).inc()
+        figures.inference.observe(time.perf_counter() - begun)
+        told = Answers(answers=answers) if pictures.many else answers[0]
+        return told.model_dump_json(exclude_unset=True).encode()
+
+    return work
+
+
+def _add_health(app: FastAPI, present: Present, pool: Pool, draining: Draining) -> None:
+    async def health(response: Response) -> Health:
+        """Whether pictures are answered, by which model, and if not why."""
+        reason = (
+            "no model is loaded yet"
+            if not present.ready
+            else "the server is about to end"
+            if draining.begun
+            else "too many requests are waiting"
+            if pool.full
+            else None
+        )
+        if reason is not None:
+            response.status_code = 503
+            response.headers["Retry-After"] = str(problems.RETRY_SECONDS)
+        name = present.model.name if present.ready else None
+        return Health(status="unavailable" if reason else "ok", model=name, reason=reason)
+
+    @app.get("/livez")
+    async def livez() -> Health:
+        """Whether the process answers at all."""
+        return Health(status="ok")
+
+    for path in ("/health", "/readyz"):
+        app.get(path, name=path[1:], responses=contract.unready())(health)
+
+
+def _add_model(app: FastAPI, present: Present) -> None:
+    @app.get("/model/info", responses=contract.failures(503))
+    async def info() -> dict[str, Any]:
+        """What the model is, how well it does, and where it comes from."""
+        model = present.model
+        told = model.bundle.info.model_dump(mode="json", include={"specification", "metrics"})
+        hidden = {"configuration", "machine"}  # they may name places and people
+        lineage = model.bundle.info.lineage.model_dump(mode="json", exclude=hidden)
+        name = model.name.model_dump()
+        return {"model": name, "bundle_digest": model.bundle.digest, **told, "lineage": lineage}
+
+    @app.get("/model/card", response_class=Markdown, responses=contract.failures(503))
+    async def card() -> Response:
+        """The model card, as Markdown."""
+        return Markdown(present.model.card)
+
+    @app.get("/model/curves", responses=contract.failures(503))
+    async def curves() -> dict[str, dict[str, list[float]]]:
+        """Curves of the model's measurement, as named lists of points."""
+        return present.model.bundle.info.curves
+
+
+def _add_metrics(app: FastAPI, figures: Figures) -> None:
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)

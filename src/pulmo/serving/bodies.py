@@ -1,0 +1,147 @@
+"""A request's body to the encoded pictures in it: raw, multipart or base64 in JSON."""
+
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from pulmo.core.wire import MAX_PICTURES, ManyPictures, OnePicture
+from pulmo.errors import DataError, InvalidError, MediaTypeError, TooLargeError
+
+FIELD = b"file"
+MAX_PARTS = MAX_PICTURES + 16  # fields beside the pictures are ignored
+
+_DOCUMENT: TypeAdapter[OnePicture | ManyPictures] = TypeAdapter(OnePicture | ManyPictures)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Encoded pictures; `many` is whether the client expects a list of answers."""
+
+    encoded: tuple[bytes, ...]
+    many: bool
+
+
+def require_readable(content_type: str, content_encoding: str) -> None:
+    """Raise MediaTypeError for a body that `pictures` would not read."""
+    kind = _kind(content_type)
+    if content_encoding.lower() not in ("", "identity"):
+        raise MediaTypeError(f"a body in the encoding '{content_encoding[:40]}' is not read")
+    known = ("application/dicom", "application/json", "multipart/form-data")
+    if not kind.startswith("image/") and kind not in known:
+        raise MediaTypeError(
+            f"a body of type '{kind[:80]}' is not read: send image/*, {', '.join(known)}"
+        )
+
+
+def pictures(body: bytes, content_type: str) -> Pictures:
+    """The pictures in a body of a type that `require_readable` lets through.
+
+    Raises DataError for a body that is broken, InvalidError for one without pictures,
+    TooLargeError for one with too many.
+    """
+    kind = _kind(content_type)
+    if kind == "application/json":
+        return _from_json(body)
+    if kind == "multipart/form-data":
+        return _from_form(body, content_type)
+    return Pictures((body,), many=False)
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _from_json(body: bytes) -> Pictures:
+    try:
+        document = _DOCUMENT.validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise DataError(f"the body is no JSON: {first['msg']}") from error
+        raise InvalidError(
+            f"the document must be {{'image': base64}} or {{'images': [base64, …]}} with at most "
+            f"{MAX_PICTURES} pictures: {first['msg']}"
+        ) from error
+    if isinstance(document, OnePicture):
+        return Pictures((document.image,), many=False)
+    return Pictures(document.images, many=True)
+
+
+@dataclass
+class _Form:
+    """What the parser has told so far."""
+
+    found: list[bytes] = field(default_factory=list)
+    parts: int = 0
+    header: bytes = b""
+    value: bytes = b""
+    disposition: bytes = b""
+    data: list[bytes] | None = None  # of the present part, None where it is no picture
+    ended: bool = False
+
+    def begin(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise TooLargeError(f"the form has more than {MAX_PARTS} parts")
+        self.header = self.value = self.disposition = b""
+        self.data = None
+
+    def name_header(self, data: bytes, start: int, end: int) -> None:
+        self.header += data[start:end]
+
+    def value_header(self, data: bytes, start: int, end: int) -> None:
+        self.value += data[start:end]
+
+    def end_header(self) -> None:
+        if self.header.lower() == b"content-disposition":
+            self.disposition = self.value
+        self.header = self.value = b""
+
+    def end_headers(self) -> None:
+        _, options = parse_options_header(self.disposition.decode("latin-1"))
+        self.data = [] if options.get(b"name") == FIELD else None
+
+    def take(self, data: bytes, start: int, end: int) -> None:
+        if self.data is not None:
+            self.data.append(data[start:end])
+
+    def end_part(self) -> None:
+        if self.data is not None:
+            self.found.append(b"".join(self.data))
+            self.data = None
+        if len(self.found) > MAX_PICTURES:
+            raise TooLargeError(f"at most {MAX_PICTURES} pictures are answered in one request")
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def _from_form(body: bytes, content_type: str) -> Pictures:
+    _, options = parse_options_header(content_type)
+    if not options.get(b"boundary"):
+        raise DataError("the form's Content-Type names no boundary")
+    form = _Form()
+    try:
+        parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": form.begin,
+                "on_header_field": form.name_header,
+                "on_header_value": form.value_header,
+                "on_header_end": form.end_header,
+                "on_headers_finished": form.end_headers,
+                "on_part_data": form.take,
+                "on_part_end": form.end_part,
+                "on_end": form.end,
+            },
+        )
+        parser.write(body)
+    except FormParserError as error:
+        raise DataError(f"the form is broken: {error}") from error
+    if not form.ended:
+        raise DataError("the form ends before its last boundary")
+    if not form.found:
+        raise InvalidError("the form has no field 'file' with a picture")
+    return Pictures(tuple(form.found), many=len(form.found) > 1)

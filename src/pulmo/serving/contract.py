@@ -1,0 +1,88 @@
+"""What the OpenAPI document says beyond what signatures can."""
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from pulmo.core.wire import (
+    PROBLEM_TYPE,
+    Answer,
+    Answers,
+    Health,
+    ManyPictures,
+    OnePicture,
+    Problem,
+)
+
+_FAILURES = {
+    400: "The body or a picture is broken.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large, or holds too many pictures.",
+    415: "The body is of a kind that is not read.",
+    422: "The request is well-formed and asks for nothing that can be answered.",
+    503: "Too much to do, or no model yet: ask again after `Retry-After` seconds.",
+}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may answer with."""
+    return {
+        status: {
+            "description": _FAILURES[status],
+            "content": {PROBLEM_TYPE: {"schema": _reference(Problem)}},
+        }
+        for status in statuses
+    }
+
+
+def predict() -> dict[str, Any]:
+    """Arguments of the route that answers pictures, whose body no parameter describes."""
+    binary = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": binary, "minItems": 1, "maxItems": 16}
+    form = {"type": "object", "properties": {"file": files}, "required": ["file"]}
+    documents = {"oneOf": [_reference(OnePicture), _reference(ManyPictures)]}
+    return {
+        "responses": {
+            200: {
+                "description": "One picture's answer, or a list where several were sent.",
+                "content": {
+                    "application/json": {
+                        "schema": {"oneOf": [_reference(Answer), _reference(Answers)]}
+                    }
+                },
+            },
+            **failures(*_FAILURES),
+        },
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "image/*": {"schema": binary},
+                    "application/dicom": {"schema": binary},
+                    "multipart/form-data": {"schema": form},
+                    "application/json": {"schema": documents},
+                },
+            }
+        },
+    }
+
+
+def unready() -> dict[int | str, dict[str, Any]]:
+    """What a route about health answers when something is wrong."""
+    return {503: {"model": Health, "description": "Pictures are not answered now."}}
+
+
+def schemas() -> dict[str, Any]:
+    """The schemas that `predict` and `failures` refer to."""
+    models: list[type[BaseModel]] = [Answer, Answers, OnePicture, ManyPictures, Problem]
+    _, document = models_json_schema(
+        [(model, "validation") for model in models],
+        ref_template="#/components/schemas/{model}",
+    )
+    definitions: dict[str, Any] = document["$defs"]
+    return definitions
+
+
+def _reference(model: type) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}

@@ -1,0 +1,192 @@
+"""A model that is ready to answer, where it comes from, and how it is replaced while it serves."""
+
+import io
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pulmo.core import wire
+from pulmo.core.bundle import CARD, Bundle, sha256, verify
+from pulmo.core.decision import Answer, Decider
+from pulmo.core.overlay import blend, enlarged, layer
+from pulmo.core.ports import ModelRef, Registry, Version
+from pulmo.core.preprocess import Pixels, decode, to_pixels
+from pulmo.errors import BusyError, DataError, InvalidError
+from pulmo.inference.engine import BATCH, load
+from pulmo.logs import get_logger
+
+logger = get_logger(__name__)
+
+
+class Model:
+    """A verified bundle with its graph loaded and warmed; safe to ask from several threads.
+
+    Making one raises ModelError for a bundle that cannot answer.
+    """
+
+    def __init__(self, bundle: Bundle, version: Version | None = None) -> None:
+        self.bundle = bundle
+        self.version = version
+        self.name = wire.ModelName(
+            name=bundle.info.name,
+            version=None if version is None else f"v{version.number}",
+            digest=bundle.info.model_digest,
+        )
+        self.card = (bundle.path / CARD).read_text(encoding="utf-8")
+        self._specification = bundle.info.specification
+        self._engine = load(bundle, threads=1)  # requests run side by side, one core each
+        self._decider = Decider(self._specification, bundle.reference().get("embeddings"))
+        spec = self._specification.input
+        self._decider.answers(
+            self._engine(np.zeros((1, spec.channels, spec.height, spec.width), np.uint8))
+        )
+
+    def answer(self, encoded: Sequence[bytes], *, explain: bool) -> tuple[wire.Answer, ...]:
+        """One answer a picture, all or none.
+
+        Raises DataError for a picture that cannot be read, InvalidError where an explanation is
+        asked of a model that has none.
+        """
+        if explain and "saliency" not in self._specification.outputs:
+            raise InvalidError(f"{self.name} draws no heat maps: ask without explain")
+        read = [self._read(one, i, len(encoded), explain) for i, one in enumerate(encoded)]
+        outputs = self._engine.infer(np.stack([pixels for pixels, _ in read]), BATCH)
+        told = []
+        for row, answer in enumerate(self._decider.answers(outputs)):
+            drawn = {}
+            shown = read[row][1]
+            if shown is not None and outputs.saliency is not None:
+                index = int(outputs.probabilities[row].argmax())
+                index = index if answer.class_index is None else answer.class_index
+                drawn = _drawn(shown, outputs.saliency[row, index])
+            told.append(self._told(answer, encoded[row], drawn))
+        return tuple(told)
+
+    def _read(
+        self, encoded: bytes, index: int, count: int, explain: bool
+    ) -> tuple[Pixels, Pixels | None]:
+        """A picture as the graph takes it and as it is shown; what was decoded is let go."""
+        spec = self._specification.input
+        try:
+            image = decode(encoded, spec.channels, spec.dicom)
+        except DataError as error:
+            if count == 1:
+                raise
+            raise DataError(f"picture {index + 1} of {count}: {error}") from error
+        return to_pixels(image, spec), to_pixels(image, enlarged(spec)) if explain else None
+
+    def _told(self, answer: Answer, encoded: bytes, drawn: dict[str, str]) -> wire.Answer:
+        classes = self._specification.classes
+        return wire.Answer(
+            id=uuid.uuid4().hex,
+            prediction=answer.label,
+            class_index=answer.class_index,
+            probability=answer.probability,
+            probabilities=dict(zip(classes, answer.probabilities, strict=True)),
+            decision=answer.decision,
+            reasons=answer.reasons,
+            model=self.name,
+            input_sha256=sha256(encoded),
+            **drawn,
+        )
+
+
+def _drawn(shown: Pixels, saliency: NDArray[np.float32]) -> dict[str, str]:
+    height, width = shown.shape[1:]
+    return {
+        "image_png": wire.pack(_png(blend(shown, saliency))),
+        "heatmap_png": wire.pack(_png(layer(saliency, width, height))),
+    }
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Source(Protocol):
+    """Where the model comes from; `moves` is whether it may become another one."""
+
+    moves: bool
+
+    def newest(self, present: Model | None) -> Model:
+        """The model to serve now: `present` itself while nothing has changed.
+
+        Raises RegistryError or ModelError where it cannot be had.
+        """
+
+
+class Pinned:
+    """One bundle, for ever."""
+
+    moves = False
+
+    def __init__(self, bundle: Bundle, version: Version | None = None) -> None:
+        self._bundle, self._version = bundle, version
+
+    def newest(self, present: Model | None) -> Model:
+        """The bundle's model, loaded once."""
+        return present or Model(self._bundle, self._version)
+
+
+class Following:
+    """Whatever version an alias points at."""
+
+    moves = True
+
+    def __init__(self, registry: Registry, ref: ModelRef) -> None:
+        self._registry, self._ref = registry, ref
+
+    def newest(self, present: Model | None) -> Model:
+        """The present model until the alias points elsewhere."""
+        version = self._registry.get(self._ref)
+        known = None if present is None else present.version
+        if present is not None and known is not None and _key(known) == _key(version):
+            return present
+        exact = ModelRef(version.name, version=version.number)  # the alias may move meanwhile
+        return Model(verify(self._registry.fetch(exact)), version)
+
+
+def _key(version: Version) -> tuple[str, int, str]:
+    return version.name, version.number, version.bundle_digest
+
+
+class Present:
+    """The model that answers now. Requests take it once, so that none ever sees two."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.swaps = 0
+        self._model: Model | None = None
+        self._refreshing = threading.Lock()
+
+    @property
+    def model(self) -> Model:
+        """The model to ask. Raises BusyError while there is none."""
+        if self._model is None:
+            raise BusyError("no model is loaded yet: ask again in a moment")
+        return self._model
+
+    def require(self) -> None:
+        """Raise BusyError while there is no model."""
+        _ = self.model
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a model."""
+        return self._model is not None
+
+    def refresh(self) -> None:
+        """Take over what the source has; the former model is freed after its last request."""
+        with self._refreshing:
+            newest = self.source.newest(self._model)
+            if newest is not self._model:
+                self.swaps += self._model is not None
+                self._model = newest
+                logger.info("serving %s", newest.name)

@@ -1,0 +1,119 @@
+"""What a server tells of itself: a request id on every answer, and figures for Prometheus."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pulmo.logs import get_logger
+from pulmo.serving import problems
+from pulmo.serving.limits import Pool
+from pulmo.serving.models import Present
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_UNFORESEEN = "the server failed on this request; its log says why"
+
+logger = get_logger(__name__)
+
+
+class Figures(Collector):
+    """The figures of one server; several in a process do not share them."""
+
+    def __init__(self, present: Present, pool: Pool) -> None:
+        self.registry = CollectorRegistry()
+        self._present, self._pool = present, pool
+        self.requests = Counter(
+            "http_requests", "Requests answered.", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "http_request_duration_seconds",
+            "From the head of a request to the end of its answer.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.inference = Histogram(
+            "pulmo_inference_duration_seconds",
+            "Decoding and answering the pictures of one request.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "pulmo_answers", "Pictures answered.", ("decision",), registry=self.registry
+        )
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """What is looked up when it is asked for."""
+        yield GaugeMetricFamily(
+            "pulmo_queue_length", "Requests that run or wait.", value=self._pool.taken
+        )
+        yield GaugeMetricFamily(
+            "pulmo_model_swaps", "Models taken over since the start.", value=self._present.swaps
+        )
+        if self._present.ready:
+            name = self._present.model.name
+            info = {"name": name.name, "version": name.version or "", "digest": name.digest}
+            yield InfoMetricFamily("pulmo_model", "The model that answers.", value=info)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: what is collected depends on the model."""
+        return []
+
+
+class Watched:
+    """Gives every request an id, counts and times it, and sets the headers of every answer."""
+
+    def __init__(self, app: ASGIApp, figures: Figures, draining: "Draining") -> None:
+        self._app, self._figures, self._draining = app, figures, draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        state = scope.setdefault("state", {})
+        state.update(id=str(uuid.uuid4()), unread=_has_body(scope))
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = state["id"]
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cache-Control", "no-store")
+                if self._draining.begun:
+                    headers["Connection"] = "close"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answer)
+        except Exception:
+            logger.exception("request %s failed", state["id"])
+            if status:  # half an answer is on its way: the connection must break
+                raise
+            told = problems.answer(500, _UNFORESEEN, state["id"], {}, unread=state["unread"])
+            await told(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._figures.requests.labels(route, str(status)).inc()
+            self._figures.seconds.labels(route).observe(time.perf_counter() - begun)
+
+
+class Draining:
+    """Whether the server is about to end."""
+
+    begun = False
+
+
+def _has_body(scope: Scope) -> bool:
+    head = dict(scope["headers"])
+    return head.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in head

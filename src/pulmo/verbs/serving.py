@@ -1,0 +1,50 @@
+"""`serve`: a model behind HTTP, until a signal ends it."""
+
+from typing import Annotated
+
+import typer
+
+from pulmo.verbs.options import example
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=example(
+        "pulmo serve --model phantom-demo:production",
+        "pulmo serve --model runs/my-run --port 9000",
+    )
+)
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="name:alias is followed; name@digest, name:v3, a bundle or a run folder stays. "
+            "Else the only one in production.",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address; only this machine's own without further ado.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="The port.")] = 8000,
+) -> None:
+    """Answer pictures over HTTP; /docs tells how to ask.
+
+    Ends on SIGTERM, after what was accepted is answered.
+    """
+    import os
+
+    from pulmo.config import settings
+    from pulmo.serving.app import create_app
+    from pulmo.serving.limits import Limits
+    from pulmo.serving.models import Present
+    from pulmo.serving.server import make_server, require_safe
+    from pulmo.verbs.predictions import in_production
+    from pulmo.wiring import open_source
+
+    places = settings.load()
+    require_safe(host, places.allow_anonymous)
+    present = Present(open_source(places, model or in_production(places)))
+    present.refresh()
+    limits = Limits(workers=len(os.sched_getaffinity(0)))
+    make_server(create_app(present, limits), limits, host, port).run()
