@@ -80,6 +80,8 @@ def scan(collection: Collection, data: DataConfig, memory: Path) -> Scan:
                 return before
             encoded = files.read(path)
             image = decode(encoded, data.channels, data.dicom)
+            if _cut_short(encoded):
+                raise DataError("the file ends before its end is marked: it was cut short")
             seen = looks.look(image, mode_of(encoded))
             digests = sha256(encoded), pixel_digest(image)
             return _Seen(state.st_size, state.st_mtime_ns, *digests, seen)
@@ -99,6 +101,14 @@ def scan(collection: Collection, data: DataConfig, memory: Path) -> Scan:
         files.write(memory, empty.model_dump_json().encode())
     found_looks = {path: seen.look for path, seen in empty.files.items()}
     return Scan(tuple(pictures), tuple(unreadable), found_looks)
+
+
+def _cut_short(encoded: bytes) -> bool:
+    """Whether the mark of the end is missing after the last picture, though pixels may be whole."""
+    if encoded.startswith(b"\xff\xd8"):  # JPEG: an end of image after the last start of scan
+        return encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")
+    end = encoded.rfind(b"IEND")  # PNG: its last chunk, whose check sum has 4 bytes
+    return encoded.startswith(b"\x89PNG") and not 0 <= end <= len(encoded) - 8
 
 
 def each(function: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[R]:

@@ -104,6 +104,23 @@ def test_what_cannot_be_read_is_listed_with_the_reason(
     assert [picture.path for picture in seen.pictures] == ["4.png"]
 
 
+@pytest.mark.parametrize("suffix", ["jpeg", "png"])
+def test_a_file_without_its_last_bytes_is_cut_short_though_all_pixels_are_there(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.linear_gradient("L").save(path)
+    found = Collection(tmp_path, ("cat", "dog"), (Found(path.name, "cat", "pool"),), ())
+    assert scan(found, GREY, tmp_path / "memory").unreadable == ()
+    whole = path.read_bytes()
+    decoded_whole = decode(whole, 1).tobytes()
+    for cut in (whole[:-1], whole[: -12 if suffix == "png" else -2]):
+        path.write_bytes(cut)
+        (bad,) = scan(found, GREY, tmp_path / "memory").unreadable
+        assert "cut short" in bad.reason or "damaged" in bad.reason
+    assert len(decoded_whole) == 256 * 256
+
+
 def test_results_come_in_order() -> None:
     assert list(each(lambda x: x * x, range(100), "squares")) == [x * x for x in range(100)]
 
