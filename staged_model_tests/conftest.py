@@ -3,21 +3,20 @@
 from collections.abc import Callable
 
 import pytest
-from pulmo.config.settings import Settings
-from pulmo.wiring import open_registry
 
+from pulmo.config.settings import Settings
 from pulmo.core.ports import Check
 from pulmo.jobs import staged
+from pulmo.wiring import open_registry
 
 
 @pytest.fixture(scope="session")
 def case() -> staged.Case:
-    """The registered candidate, the champion and the limits."""
-    ref, path = staged.read_environment()
-    limits, data_name = staged.read_limits(path)
+    """The registered candidate, the champion and the terms."""
+    ref, terms = staged.read_environment()
     settings = Settings()
     registry = open_registry(settings, read_only=True)
-    return staged.open_case(registry, ref, limits, settings.data_dir, data_name)
+    return staged.open_case(registry, ref, terms, settings.data_dir)
 
 
 @pytest.fixture

@@ -44,6 +44,10 @@ def config(home: Path) -> Config:
             "gate.margin=0.3",
             "gate.floors.auroc=0.6",
             "gate.floors.balanced_accuracy=0.55",
+            "gate.class_floor=0.3",
+            "gate.ece=0.4",
+            "gate.stability=0.6",
+            "gate.nonsense=0.3",
             f"run.root={home / 'runs'}",
         ]
     )
@@ -183,7 +187,7 @@ def test_the_suite_digest_changes_with_the_limits_alone(config: Config) -> None:
 def test_a_verdict_is_written_for_people_and_programs(summary: Summary, home: Path) -> None:
     folders = sorted((home / "runs/staged").iterdir())
     first = folders[0]
-    assert {"junit.xml", "limits.json", "output.log", "verdict.json", "verdict.md"} <= {
+    assert {"junit.xml", "terms.json", "output.log", "verdict.json", "verdict.md"} <= {
         path.name for path in first.iterdir()
     }
     assert "phantom-demo:v0 passed, without a champion" in (first / "verdict.md").read_text("utf-8")

@@ -182,7 +182,8 @@ class AugmentConfig(_Group):
 
 class RecipeConfig(_Group):
     """How weights are found. `probe`: the backbone is frozen, its embeddings are computed once
-    (for `views` augmented views of every picture), only the head is trained.
+    (for `views` augmented views of every picture), only the head is trained. `ema` is the decay
+    of a running average of the weights, which is then evaluated and exported; null: none.
     """
 
     kind: Literal["probe", "finetune"]
@@ -193,10 +194,14 @@ class RecipeConfig(_Group):
     views: int = Field(default=1, ge=1, le=32)
     balance: bool = True
     augment: AugmentConfig | None = None
+    ema: float | None = Field(default=None, gt=0, lt=1)
 
 
 class TrainerConfig(_Group):
-    """The loop. `accelerator` auto takes a GPU where there is one; `patience` counts epochs."""
+    """The loop. `accelerator` auto takes a GPU where there is one; `patience` counts epochs. A
+    checkpoint is taken at the end of every epoch and every `checkpoint_every` steps. `profiler`
+    writes where the time went into the run folder.
+    """
 
     max_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -204,6 +209,8 @@ class TrainerConfig(_Group):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     threads: int | None = Field(default=None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    profiler: Literal["simple", "pytorch"] | None = None
 
 
 class DecisionConfig(_Group):
@@ -233,7 +240,10 @@ class GateConfig(_Group):
     `floors` maps a metric to the least value on the gate split. `margin` is the loss of the
     score metric against the champion that is still called equal, shown with one-sided
     `confidence`. `min_per_class` is the least number of gate pictures a class needs.
-    `promotions_per_day` null means no cap.
+    `class_floor` is the least share of every class that must be found, `ece` the largest
+    calibration error, `stability` the share of answers that small changes must leave alone,
+    `nonsense` the share of noise and flat pictures that must get no label, `latency_ratio` the
+    longest time a picture may take beside the champion's. `promotions_per_day` null: no cap.
     """
 
     floors: dict[str, float]
@@ -242,6 +252,11 @@ class GateConfig(_Group):
     resamples: int = Field(default=2000, ge=200)
     min_per_class: int = Field(default=20, ge=2)
     parity_gap: float = Field(default=1e-4, gt=0)
+    class_floor: Fraction = 0.6
+    ece: Fraction = 0.15
+    stability: Fraction = 0.95
+    nonsense: Fraction = 1.0
+    latency_ratio: float = Field(default=3.0, gt=0)
     promotions_per_day: int | None = Field(default=None, ge=1)
     timeout_s: float = Field(default=1800, gt=0)
     required: list[str] = Field(min_length=1)

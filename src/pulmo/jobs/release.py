@@ -25,7 +25,7 @@ from pulmo.data.manifest import load
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
 from pulmo.jobs.lineage import unreproducible
 from pulmo.jobs.run_folder import BUNDLE
-from pulmo.jobs.staged import LIMITS_VARIABLE, REF_VARIABLE, write_limits
+from pulmo.jobs.staged import REF_VARIABLE, TERMS_VARIABLE, Terms
 from pulmo.jobs.verdict import read_junit, write_reports
 from pulmo.logs import get_logger
 
@@ -121,12 +121,12 @@ def promote(
 
 
 def suite_digest(config: Config) -> str:
-    """SHA-256 over the staged tests and their limits: a verdict of other tests is no evidence."""
+    """SHA-256 over the staged tests and their terms: a verdict of other tests is no evidence."""
     digest = hashlib.sha256()
     suite = suite_folder()
     for path in sorted(suite.rglob("*.py")):
         digest.update(f"{path.relative_to(suite).as_posix()}\n".encode() + path.read_bytes())
-    digest.update(config.gate.model_dump_json().encode())
+    digest.update(Terms.of(config).model_dump_json().encode())
     return digest.hexdigest()
 
 
@@ -141,13 +141,13 @@ def suite_folder() -> Path:
 
 def _run_suite(version: Version, config: Config, settings: Settings, folder: Path) -> str | None:
     """Run pytest on the suite; what went wrong beside failing tests, or None."""
-    limits = folder / "limits.json"
-    write_limits(limits, config.gate, config.data.name)
+    terms = folder / "terms.json"
+    terms.write_text(Terms.of(config).model_dump_json(indent=2) + "\n", encoding="utf-8")
     environment = {
         **os.environ,
         **settings.environment(),
         REF_VARIABLE: f"{version.name}@{version.model_digest}",
-        LIMITS_VARIABLE: str(limits.resolve()),
+        TERMS_VARIABLE: str(terms.resolve()),
     }
     junit = f"--junitxml={(folder / 'junit.xml').resolve()}"
     command: Sequence[str] = [sys.executable, "-m", "pytest", str(suite_folder()), junit, "-q"]

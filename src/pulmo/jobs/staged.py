@@ -1,6 +1,5 @@
 """What the staged tests look at: one candidate beside the champion, on the gate split."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
-from pulmo.config.schema import GateConfig
+from pulmo.config.schema import Config, GateConfig
 from pulmo.core.bundle import Bundle, verify
 from pulmo.core.decision import Outputs, labels_of, positive_index
 from pulmo.core.gate import GateSplit, Limits, Scored, judge
@@ -23,7 +23,25 @@ from pulmo.inference.engine import Engine
 from pulmo.inference.engine import load as load_engine
 
 REF_VARIABLE = "MODEL_REF"
-LIMITS_VARIABLE = "PULMO_GATE_LIMITS"
+TERMS_VARIABLE = "PULMO_TERMS"
+
+
+class Terms(BaseModel):
+    """What a candidate is judged by: the limits and the data set whose gate split is used.
+
+    `mirror` says whether a mirrored picture is as good.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: GateConfig
+    data: str
+    mirror: bool
+
+    @classmethod
+    def of(cls, config: Config) -> "Terms":
+        """The terms that a configuration sets."""
+        return cls(limits=config.gate, data=config.data.name, mirror=config.data.mirror)
 
 
 @dataclass(frozen=True)
@@ -65,12 +83,17 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate, the champion it would replace if there is one, the gate split, limits."""
+    """One candidate, the champion it would replace if there is one, the gate split, the terms."""
 
     candidate: Contender
     champion: Contender | None
-    limits: GateConfig
+    terms: Terms
     split: GateSplit
+
+    @property
+    def limits(self) -> GateConfig:
+        """What the candidate must reach."""
+        return self.terms.limits
 
     @cached_property
     def checks(self) -> dict[str, Check]:
@@ -88,13 +111,11 @@ class Case:
         return {check.name: check for check in found}
 
 
-def open_case(
-    registry: Registry, ref: ModelRef, limits: GateConfig, data_dir: Path, data_name: str
-) -> Case:
+def open_case(registry: Registry, ref: ModelRef, terms: Terms, data_dir: Path) -> Case:
     """Fetch candidate and champion, both verified, and find the gate split of the data set."""
     bundle = verify(registry.fetch(ref))
     specification = bundle.info.specification
-    dataset = load(data_dir, data_name)
+    dataset = load(data_dir, terms.data)
     gate = [(i, row) for i, row in enumerate(dataset.manifest.rows) if row.split == "gate"]
     rows = np.array([i for i, _ in gate], dtype=np.int64)
     number = {name: i for i, name in enumerate(specification.classes)}
@@ -102,7 +123,7 @@ def open_case(
     return Case(
         candidate=Contender(bundle, dataset, rows),
         champion=Contender(champion, dataset, rows) if champion else None,
-        limits=limits,
+        terms=terms,
         split=GateSplit(
             labels=np.array([number.get(row.label, -1) for _, row in gate], dtype=np.int64),
             patients=[row.patient for _, row in gate],
@@ -119,23 +140,12 @@ def _champion(registry: Registry, name: str) -> Bundle | None:
         return None
 
 
-def read_environment(environment: Mapping[str, str] = os.environ) -> tuple[ModelRef, Path]:
-    """The reference under test and the file with its limits, as `test-staged` hands them over."""
-    missing = [name for name in (REF_VARIABLE, LIMITS_VARIABLE) if not environment.get(name)]
+def read_environment(environment: Mapping[str, str] = os.environ) -> tuple[ModelRef, Terms]:
+    """The reference under test and its terms, as `test-staged` hands them over."""
+    missing = [name for name in (REF_VARIABLE, TERMS_VARIABLE) if not environment.get(name)]
     if missing:
         raise ConfigError(
             f"{' and '.join(missing)} not set: run `pulmo test-staged NAME:ALIAS`, which does"
         )
-    return ModelRef.parse(environment[REF_VARIABLE]), Path(environment[LIMITS_VARIABLE])
-
-
-def write_limits(path: Path, gate: GateConfig, data_name: str) -> None:
-    """What `read_limits` reads: the limits and the name of the data set, as JSON."""
-    document = {"gate": gate.model_dump(mode="json"), "data": data_name}
-    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_limits(path: Path) -> tuple[GateConfig, str]:
-    """The limits and the name of the data set that `write_limits` wrote."""
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return GateConfig.model_validate(document["gate"]), document["data"]
+    terms = Terms.model_validate_json(Path(environment[TERMS_VARIABLE]).read_bytes())
+    return ModelRef.parse(environment[REF_VARIABLE]), terms
