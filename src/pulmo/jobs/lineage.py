@@ -10,6 +10,7 @@ from pulmo.core.bundle import Lineage, file_digest
 from pulmo.data.manifest import DataSet
 
 ROOT = Path(__file__).resolve().parents[3]  # the top of a checkout; no checkout where installed
+RECALIBRATED = "recalibrated from"  # how the note of a model without a training begins
 
 
 def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Lineage:
@@ -36,6 +37,11 @@ def unreproducible(origin: Lineage) -> str | None:
     if not origin.clean:
         return f"it was trained with uncommitted changes to commit {origin.commit[:12]}"
     return None
+
+
+def recalibrated(origin: Lineage) -> str | None:
+    """The note that says from which model one was recalibrated, None where it was trained."""
+    return next((note for note in origin.notes if note.startswith(RECALIBRATED)), None)
 
 
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:

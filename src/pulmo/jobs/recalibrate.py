@@ -11,10 +11,10 @@ from pulmo.core.bundle import WEIGHTS, Bundle, Specification
 from pulmo.data.manifest import VAL, DataSet, load
 from pulmo.errors import DataError, RefusedError
 from pulmo.jobs import run_folder
-from pulmo.jobs.lineage import lineage
+from pulmo.jobs.data import allowed_errors
+from pulmo.jobs.lineage import RECALIBRATED, lineage
 from pulmo.jobs.train import Trained
 
-RECALIBRATED = "recalibrated from"  # how the note in the lineage begins
 _TRAIN, _VAL = 0, 1  # as members.npz numbers the splits
 
 log = logs.get_logger(__name__)
@@ -36,12 +36,15 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
     _require_fit(dataset, info.specification)
     members = extended(bundle.members(), dataset)
     config = adapted(config, info.specification)
-    note = f"{RECALIBRATED} {info.name}@{info.model_digest}"
+    notes = (
+        f"{RECALIBRATED} {info.name}@{info.model_digest}",
+        *allowed_errors(dataset, config.doctor),
+    )
     run_dir = run_folder.create(config)
+    origin = lineage(config, dataset, notes)
+    run_folder.begin(run_dir, config, origin)
     handler = logs.add_file(run_dir / run_folder.LOG)
     try:
-        origin = lineage(config, dataset, (note,))
-        run_folder.begin(run_dir, config, origin)
         log.info("recalibrating %s@%s in %s", info.name, info.model_digest[:12], run_dir)
         network = from_weights((bundle.path / WEIGHTS).read_bytes(), info.specification)
         target = run_dir / run_folder.BUNDLE

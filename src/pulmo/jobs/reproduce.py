@@ -17,8 +17,7 @@ from pulmo.core.ports import ModelRef, Registry, Version
 from pulmo.data import remote
 from pulmo.data.manifest import DataSet, store
 from pulmo.errors import ConfigError, ModelError, RefusedError
-from pulmo.jobs.lineage import ROOT, unreproducible
-from pulmo.jobs.recalibrate import RECALIBRATED
+from pulmo.jobs.lineage import ROOT, recalibrated, unreproducible
 from pulmo.jobs.run_folder import BUNDLE
 from pulmo.logs import get_logger
 
@@ -88,9 +87,8 @@ def origin_of(version: Version, lineages: list[Mapping[str, Any]]) -> Lineage:
     for document in lineages:
         origin = Lineage.model_validate(document)
         reason = unreproducible(origin)
-        made = [note for note in origin.notes if note.startswith(RECALIBRATED)]
-        if made:
-            reason = f"it was {made[0]}: reproduce that model and recalibrate it again"
+        if note := recalibrated(origin):
+            reason = f"it was {note}: reproduce that model and recalibrate it again"
         if reason is None:
             return origin
         reasons.append(reason)

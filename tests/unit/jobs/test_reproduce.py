@@ -15,7 +15,7 @@ from pulmo.core.ports import ModelRef, Registry
 from pulmo.data import remote
 from pulmo.data.manifest import DataSet, Manifest, Row, store
 from pulmo.errors import ConfigError, DataError, ModelError, RefusedError
-from pulmo.jobs.recalibrate import RECALIBRATED
+from pulmo.jobs.lineage import RECALIBRATED
 from pulmo.jobs.reproduce import Reproduction, checked_out, compare, origin_of, reproduce
 from pulmo.wiring import open_registry
 
