@@ -1,5 +1,6 @@
 """What a developer or a workflow types: `uv run invoke NAME`. Each task calls `uv run …`."""
 
+import ast
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from invoke.context import Context
 from invoke.tasks import task
 
 ACCEPTANCE = Path("tests/acceptance")
+ARCHITECTURE = Path("docs/architecture.md")
+MAP_BEGINS, MAP_ENDS = "<!-- map of files: uv run invoke map -->", "<!-- end of the map -->"
+LAYERS = "verbs jobs serving data models registry inference store config core".split()
 
 
 def _run(context: Context, *command: str) -> None:
@@ -64,6 +68,30 @@ def accept(context: Context, name: str) -> None:
         known = sorted(p.stem.removeprefix("test_") for p in ACCEPTANCE.glob("test_*.py"))
         sys.exit(f"no proof is called '{name}'; there are: {', '.join(known)}")
     _run(context, "pytest", "-o", "addopts=--import-mode=importlib", "-ra", "-v", str(path))
+
+
+def file_map() -> str:
+    """Every module of the package with the sentence it begins with, by layer, as Markdown."""
+    lines = []
+    for layer in LAYERS:
+        lines += [f"### {layer}/", "", "| file | what it is for |", "|---|---|"]
+        for path in sorted((Path("src/pulmo") / layer).glob("*.py")):
+            if path.stem != "__init__":
+                sentence = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").split(
+                    "\n\n"
+                )
+                told = " ".join(sentence[0].split()).replace("|", "\\|")
+                lines.append(f"| `{path.name}` | {told} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+@task
+def map(context: Context) -> None:  # noqa: A001 - the word a developer types
+    """Write the map of files into docs/architecture.md."""
+    head, _, rest = ARCHITECTURE.read_text("utf-8").partition(MAP_BEGINS)
+    _, _, tail = rest.partition(MAP_ENDS)
+    ARCHITECTURE.write_text(f"{head}{MAP_BEGINS}\n\n{file_map()}{MAP_ENDS}{tail}", "utf-8")
 
 
 @task(pre=[lint, types, layers, test])
