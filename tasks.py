@@ -11,7 +11,8 @@ from invoke.tasks import task
 ACCEPTANCE = Path("tests/acceptance")
 ARCHITECTURE = Path("docs/architecture.md")
 MAP_BEGINS, MAP_ENDS = "<!-- map of files: uv run invoke map -->", "<!-- end of the map -->"
-LAYERS = "verbs jobs serving data models registry inference store config core".split()
+LAYERS = ("verbs", "jobs", "serving", "data", "models", "registry", "inference", "store")
+LAYERS += ("config", "core")
 
 
 def _run(context: Context, *command: str) -> None:
