@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from pulmo.core.overlay import blend, colours, heat
+from pulmo.core.overlay import blend, colours, enlarged, heat, layer
+from pulmo.core.preprocess import InputSpec
 
 
 def test_without_evidence_the_picture_is_unchanged() -> None:
@@ -58,3 +59,20 @@ def test_heat_keeps_the_place_of_the_evidence() -> None:
     assert np.unravel_index(values.argmax(), values.shape)[0] >= 4
     assert values[7, 0] == pytest.approx(1.0)
     assert values[0, 7] == pytest.approx(0.0)
+
+
+def test_the_layer_over_the_picture_is_the_blend() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (3, 30, 40), dtype=np.uint8)
+    saliency = random.normal(size=(4, 5)).astype(np.float32)
+    over = np.asarray(layer(saliency, 40, 30)).astype(float)
+    share = 0.6 * over[..., 3:] / 255
+    laid = pixels.transpose(1, 2, 0) * (1 - share) + over[..., :3] * share
+    assert np.abs(laid - np.asarray(blend(pixels, saliency))).max() <= 1
+
+
+def test_an_enlarged_view_keeps_its_aspect_and_can_be_seen() -> None:
+    spec = InputSpec(height=100, width=160, channels=1)
+    assert (enlarged(spec).height, enlarged(spec).width) == (400, 640)
+    big = InputSpec(height=600, width=600, channels=3)
+    assert enlarged(big) == big
