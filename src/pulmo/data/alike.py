@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pulmo.config.schema import DataConfig, DoctorConfig
 from pulmo.core.preprocess import decode
 from pulmo.data import files, looks
 from pulmo.data.dealing import Picture
-from pulmo.data.looks import Look, Reals
+from pulmo.data.looks import Look
 from pulmo.data.scan import each
 
 Alike = Mapping[str, str]
@@ -33,14 +34,14 @@ def find_alike(
     pairs = looks.near(hashes, doctor.near) if len(chosen) > 1 else []
     wanted = sorted({index for pair in pairs for index in pair})
 
-    def read(index: int) -> Reals:
+    def read(index: int) -> Image.Image:
         encoded = files.read(root / chosen[index].path)
-        return looks.detail(decode(encoded, data.channels, data.dicom))
+        return looks.reduced(decode(encoded, data.channels, data.dicom))
 
-    details = dict(zip(wanted, each(read, wanted, "comparing"), strict=True))
+    images = dict(zip(wanted, each(read, wanted, "comparing"), strict=True))
     found: dict[int, int] = {}
     for one, other in pairs:
-        if float(details[one] @ details[other]) >= doctor.likeness:
+        if looks.likeness(images[one], images[other]) >= doctor.likeness:
             low, high = sorted((_root(found, one), _root(found, other)))
             if low != high:
                 found[high] = low

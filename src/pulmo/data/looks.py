@@ -10,6 +10,7 @@ from PIL import Image
 HASH_BITS = 64
 
 _HASH_SIDE, _DETAIL_SIDE, _SHARPNESS_SIDE = 32, 64, 256
+_LEAST_SIDE = 16  # below it there are no details to compare
 _FREQUENCIES = 8
 
 Reals = NDArray[np.float32]
@@ -63,16 +64,25 @@ def look(image: Image.Image, mode: str) -> Look:
     )
 
 
-def detail(image: Image.Image) -> Reals:
-    """The fine structure of a picture at 64 pixels as a vector of length 1, float32 [62 · 62].
-
-    The dot product of two is their correlation: that of a re-encoded copy is near 1, that of two
-    pictures of the same kind far below, however alike their hashes are.
-    """
+def reduced(image: Image.Image) -> Image.Image:
+    """A grey copy of no more than 64 pixels a side, for `likeness`."""
     grey = image if image.mode == "L" else image.convert("L")
-    fine = _laplacian(_shrunk(grey, _DETAIL_SIDE)).ravel()
-    fine -= fine.mean()
-    return fine / max(float(np.linalg.norm(fine)), 1e-9)
+    size = min(_DETAIL_SIDE, grey.width), min(_DETAIL_SIDE, grey.height)
+    return grey.resize(size, Image.Resampling.BOX)
+
+
+def likeness(one: Image.Image, other: Image.Image) -> float:
+    """The correlation of the fine structures (Laplacians) of two reduced pictures, −1 to 1.
+
+    That of a re-encoded copy is near 1, that of two pictures of the same kind far below, however
+    alike their hashes are. Blank pictures are like nothing.
+    """
+    side = min(*one.size, *other.size)  # enlarged pixels would look alike whatever they show
+    if side < _LEAST_SIDE:
+        return 0.0
+    fine = [_laplacian(_shrunk(image, side)).ravel() for image in (one, other)]
+    a, b = (values - values.mean() for values in fine)
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
 
 
 def near(hashes: NDArray[np.uint64], distance: int) -> list[tuple[int, int]]:

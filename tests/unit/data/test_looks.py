@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from pulmo.data.looks import detail, look, near
+from pulmo.data.looks import likeness, look, near, reduced
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=40)
 
@@ -28,15 +28,19 @@ def apart(one: Image.Image, other: Image.Image) -> int:
     return (look(one, "L").hash ^ look(other, "L").hash).bit_count()
 
 
+def alike(one: Image.Image, other: Image.Image) -> float:
+    return likeness(reduced(one), reduced(other))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_encodings_of_a_picture_are_alike_and_other_pictures_are_not(seed: int) -> None:
     picture = landscape(seed)
     for copy in (encoded(picture, 60), picture.resize((80, 80), Image.Resampling.BICUBIC)):
         assert apart(picture, copy) <= 6
-        assert float(detail(picture) @ detail(copy)) > 0.85
+        assert alike(picture, copy) > 0.85
     other = landscape(seed + 100)
     assert apart(picture, other) > 6
-    assert float(detail(picture) @ detail(other)) < 0.5
+    assert alike(picture, other) < 0.5
 
 
 def test_looks_are_measured_in_grey_levels() -> None:
@@ -55,9 +59,17 @@ def test_a_blurred_picture_is_less_sharp() -> None:
     assert look(blurred, "L").sharpness < 0.5 * look(picture, "L").sharpness
 
 
-def test_the_details_of_nothing_are_alike_in_nothing() -> None:
-    blank = detail(Image.new("L", (100, 100), 7))
-    assert float(blank @ blank) == 0.0
+def test_blank_and_tiny_pictures_are_like_nothing() -> None:
+    blank = Image.new("L", (100, 100), 7)
+    assert alike(blank, blank) == 0.0
+    tiny = landscape(1, side=12)
+    assert alike(tiny, tiny) == 0.0
+
+
+def test_a_small_picture_is_compared_at_its_own_size() -> None:
+    picture = landscape(3, side=28)
+    assert alike(picture, encoded(picture, 75)) > 0.85
+    assert alike(picture, picture.resize((224, 224), Image.Resampling.BICUBIC)) > 0.85
 
 
 @given(HASHES, st.integers(0, 10), st.data())
