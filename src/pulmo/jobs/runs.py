@@ -62,7 +62,8 @@ def compare(first: str, second: str, root: Path) -> Comparison:
     runs = tuple(_run(folder / RUN) for folder in folders)
     origins = [read_lineage(folder) for folder in folders]
     settings = [
-        {"data digest": one.data_digest, "commit": one.commit, **_flat(one.configuration)}
+        {"data digest": one.data_digest, "commit": one.commit}
+        | _flat({key: value for key, value in one.configuration.items() if key != "run"})
         for one in origins
     ]
     scores = [run.metrics.get("val", {}) for run in runs]

@@ -37,6 +37,7 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 assert sys.argv[1:3] == ["train", "--config"], sys.argv
 assert Path(sys.prefix) == here / ".venv", sys.prefix
+print("epoch 1", file=sys.stderr)
 config = json.loads(Path(sys.argv[3]).read_text())
 pointer = Path(os.environ["PULMO_DATA_DIR"], config["data"]["name"], "dataset.json")
 assert json.loads(pointer.read_text())["digest"] == config["expected"]
@@ -143,7 +144,11 @@ def again(
 
 
 def test_the_recorded_commit_gives_the_same_model(
-    again: Callable[..., Reproduction], origin: Lineage, workshop: Path, tmp_path: Path
+    again: Callable[..., Reproduction],
+    origin: Lineage,
+    workshop: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (workshop / "main.py").write_text("raise SystemExit('not the recorded commit')")
     try:
@@ -151,6 +156,7 @@ def test_the_recorded_commit_gives_the_same_model(
     finally:
         git(workshop, "checkout", "-q", "main.py")
     assert found.same
+    assert "epoch 1" in capfd.readouterr().err
     assert [line.name for line in found.lines] == ["weights", "graph", "model digest", "val auroc"]
     assert found.lines[-1].recorded == "0.9 [0.85, 1.0]"
     told = {line.name for line in found.circumstances}

@@ -75,6 +75,7 @@ def run_of(root: Path, name: str, configuration: object, metrics: object) -> Pat
 def test_two_runs_are_told_apart_by_what_was_configured_and_came_out(tmp_path: Path) -> None:
     one = {"seed": 0, "model": {"options": {}, "size": 96}, "recipe": {"balance": True}}
     two = {"seed": 0, "model": {"options": {"width": 8}, "size": 64}, "recipe": {"balance": True}}
+    one["run"], two["run"] = {"dir": "a"}, {"dir": "b"}  # where a run lies decides nothing
     first = run_of(tmp_path, "one", one, {"val": {"auroc": 0.9, "f1": 0.5}})
     run_of(tmp_path, "two", two, {"val": {"auroc": 0.9}})
     found = compare(str(first), "two", tmp_path)
