@@ -35,7 +35,7 @@ def test_xrays_are_trained_tested_promoted_and_predicted(
     assert trained["seconds"] <= FIVE_MINUTES
     assert trained["metrics"]["val"]["auroc"]["value"] >= 0.97
     evaluated = json.loads(pulmo(home, "evaluate", "--json").stdout)
-    assert {"val", "test"} <= evaluated["metrics"].keys()
+    assert {"val", "test"} <= evaluated["splits"].keys()
     shown = json.loads(pulmo(home, "registry", "show", "pneumonia:production", "--json").stdout)
     assert shown["verdicts"][-1]["passed"] is True
     pictures = sorted((shared_data / "chest_xray/test/PNEUMONIA").iterdir())[:6]

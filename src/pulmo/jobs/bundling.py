@@ -28,8 +28,8 @@ from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet
 from pulmo.inference.engine import Engine
 from pulmo.jobs.card import model_card
-from pulmo.jobs.evaluate import measure
 from pulmo.jobs.fit import samples
+from pulmo.jobs.measurement import measure
 from pulmo.jobs.train import input_spec
 from pulmo.models.catalog import Network
 from pulmo.models.export import OUTPUTS, to_graph, to_weights

@@ -44,16 +44,57 @@ def precision_recall(points: Points, area: float | None, prevalence: float | Non
     return _png(figure)
 
 
-def reliability(points: Points, error: float | None) -> bytes:
-    """Observed frequency by predicted probability; larger dots hold more pictures."""
+def reliability(
+    points: Points, error: float | None, plain: Points | None = None, before: float | None = None
+) -> bytes:
+    """Observed frequency by predicted probability; larger dots hold more pictures.
+
+    `plain` and `before` are the same without temperature, drawn behind.
+    """
     figure, axes = _square("Calibration", "predicted probability", "observed frequency")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfect")
-    count = np.asarray(points["count"], dtype=np.float64)
-    area = 10 + 30 * count / max(count.max(initial=1.0), 1.0)
-    x, y = points["confidence"], points["frequency"]
-    axes.plot(x, y, color=BLUE, linewidth=1, label=_named("ECE", error))
-    axes.scatter(x, y, s=area, color=BLUE, clip_on=False, zorder=3)
-    axes.legend(loc="upper left", frameon=False)
+    if plain is not None:
+        _dots(axes, plain, ORANGE, _named("without temperature, ECE", before))
+    told = "ECE" if plain is None else "with temperature, ECE"
+    _dots(axes, points, BLUE, _named(told, error))
+    axes.legend(loc="upper left", frameon=False, fontsize=8 if plain is not None else None)
+    return _png(figure)
+
+
+def referral(points: Points, chosen: tuple[float, float] | None, confidence: float) -> bytes:
+    """Accuracy of the answers that are given, by the share `referred`, with its interval.
+
+    `chosen` is the share that the model refers by its own band, and its accuracy there.
+    """
+    figure, axes = _square("Referring", "share left to a human", "accuracy of the answers given")
+    x, y = points["referred"], points["accuracy"]
+    told = f"{confidence:.0%} interval"
+    axes.fill_between(x, points["low"], points["high"], color=BLUE, alpha=0.15, lw=0, label=told)
+    axes.plot(x, y, color=BLUE, linewidth=2, label="most doubtful first")
+    if chosen is not None:
+        axes.plot(*chosen, color=RED, marker="D", linestyle="none", label="this model's answers")
+    lowest = min([*points["low"], *([] if chosen is None else chosen[1:])], default=0.0)
+    furthest = max([0.5, *([] if chosen is None else chosen[:1])])
+    axes.set(xlim=(-0.005, furthest + 0.01), ylim=(max(0.0, lowest - 0.02), 1.005))
+    axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def severities(grid: NDArray[np.float64], names: Sequence[str], title: str) -> bytes:
+    """Values 0..1 [corruptions, 1 + severities] as colours and numbers; NaN stays empty."""
+    figure, axes = _square(title, "severity (0: unchanged)", "")
+    lowest = min(0.5, float(np.nanmin(grid, initial=0.5)))
+    axes.imshow(grid, cmap="viridis", vmin=lowest, vmax=1.0, aspect="auto")
+    rows, columns = grid.shape
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.set_xticks(range(columns), [str(i) for i in range(columns)])
+    axes.set_yticks(range(rows), names)
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if value < lowest + 0.6 * (1 - lowest) else INK
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour,
+                      fontsize=9)  # fmt: skip
     return _png(figure)
 
 
@@ -136,6 +177,14 @@ def _column(table: Path, name: str) -> dict[int, float]:
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{table} holds no training curves: {error}") from error
     return {epoch: value for epoch, value in cells if np.isfinite(value)}
+
+
+def _dots(axes: "Axes", points: Points, colour: str, label: str) -> None:
+    count = np.asarray(points["count"], dtype=np.float64)
+    area = 10 + 30 * count / max(count.max(initial=1.0), 1.0)
+    x, y = points["confidence"], points["frequency"]
+    axes.plot(x, y, color=colour, linewidth=1, label=label)
+    axes.scatter(x, y, s=area, color=colour, clip_on=False, zorder=3)
 
 
 def _named(what: str, value: float | None) -> str:

@@ -1,53 +1,35 @@
-"""One self-contained HTML page that says what a model is worth: no network, no script."""
+"""One self-contained HTML page that says what a model is worth."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from string import Template
 
 from PIL import Image
 
 from pulmo.core.bundle import Bundle, Estimate
 from pulmo.core.preprocess import Pixels
+from pulmo.jobs import page
+from pulmo.jobs.page import LABELS, Figure, Raw
+from pulmo.jobs.robustness import STRIP, Robustness
+from pulmo.jobs.slices import SHOWN, Slice
 
-LABELS = {
-    "auroc": ("AUROC", "how well scores rank the classes; 0.5 is chance"),
-    "auprc": ("AUPRC", "average precision over all thresholds"),
-    "accuracy": ("Accuracy", "share of right answers"),
-    "balanced_accuracy": ("Balanced accuracy", "mean share of right answers over the classes"),
-    "sensitivity": ("Sensitivity", "share of positives that are found"),
-    "specificity": ("Specificity", "share of negatives that are left alone"),
-    "f1": ("F1", "harmonic mean of precision and recall"),
-    "ece": ("ECE", "gap between probability and frequency, 15 bins of equal mass; 0 is perfect"),
-    "brier": ("Brier score", "squared error of the probabilities; 0 is perfect"),
-    "log_loss": ("Log loss", "surprise in nats; 0 is perfect"),
-    "accepted": ("Answered", "share of pictures that are not referred to a human"),
-    "accuracy_accepted": ("Accuracy, answered", "share of right answers among those"),
-}
 HEADLINES = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "ece", "accepted")
 WARNING = (
     "Not a medical device. The figures hold for pictures like those measured here; other "
     "hospitals, ages or machines can give quite different ones. A human decides."
 )
-THUMBNAIL = 160
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A PNG, its caption, and what it shows for those who cannot see it."""
-
-    caption: str
-    alternative: str
-    png: bytes
+EXTERNAL = (
+    "Another data set, from which nothing was learned or chosen. How far these figures fall below "
+    "those above is what a new hospital must expect."
+)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: the picture uint8 [C, H, W] and what was said of it."""
+    """A wrong answer: the picture uint8 [C, H, W], its heat map for the answer, what was said."""
 
     pixels: Pixels
+    overlay: Image.Image | None
     path: str
     truth: str
     answer: str
@@ -57,87 +39,145 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured on one split."""
+    """What was measured on one split; `plain` are calibration metrics without temperature."""
 
     split: str
     note: str
     counts: Mapping[str, int]
-    metrics: Mapping[str, Estimate]
+    metrics: dict[str, Estimate]
+    plain: Mapping[str, Estimate]
+    slices: Sequence[Slice]
     figures: Sequence[Figure]
     mistakes: Sequence[Mistake]
     wrong: int
 
 
-def render(bundle: Bundle, sections: Sequence[Section], confidence: float) -> str:
-    """The page; the last section gives the headline figures."""
-    info, last = bundle.info, sections[-1]
+@dataclass(frozen=True)
+class Corrupted:
+    """What corruption does to the model, and the figures that show it."""
+
+    found: Robustness
+    figures: Sequence[Figure]
+
+
+def render(
+    bundle: Bundle,
+    sections: Sequence[Section],
+    confidence: float,
+    *,
+    corrupted: Corrupted | None = None,
+    external: Section | None = None,
+) -> str:
+    """The page; the last of `sections` gives the headline figures and comes first."""
+    *others, last = [
+        (f"split-{i}", f"Split {one.split}", _section(one, confidence))
+        for i, one in enumerate(sections)
+    ]
+    parts = [last]
+    if corrupted is not None:
+        parts.append(("robustness", "Robustness", _robustness(corrupted)))
+    if external is not None:
+        told = f"<p>{escape(EXTERNAL)}</p>{_section(external, confidence)}"
+        parts.append(("external", f"External: {external.split}", told))
+    parts += others
+    parts.append(("rules", "How it answers", page.pairs(_rules(bundle))))
+    parts.append(("origin", "Where it comes from", page.pairs(_lineage(bundle))))
+    return page.page(f"{bundle.info.name} · evaluation", _head(bundle, sections[-1]), parts)
+
+
+def _head(bundle: Bundle, last: Section) -> str:
+    info = bundle.info
     data = info.lineage.configuration.get("data", {})
-    intended = data.get("intended_use") or "Not stated by the people who trained it."
-    return _PAGE.substitute(
-        name=escape(info.name),
-        digest=escape(info.model_digest[:12]),
-        intended=escape(str(intended)),
-        warning=escape(WARNING),
-        headline=escape(f"On the split {last.split}"),
-        cards="".join(_card(name, last.metrics[name]) for name in HEADLINES),
-        sections="".join(_section(section, confidence) for section in sections),
-        rules=_pairs(_rules(bundle)),
-        lineage=_pairs(_lineage(bundle)),
-        style=_STYLE,
-    )
-
-
-def _card(name: str, estimate: Estimate) -> str:
-    label, meaning = LABELS[name]
+    intended = str(data.get("intended_use") or "Not stated by the people who trained it.")
+    pictures = f"{last.counts.get('pictures', 0):,} pictures"
+    cards = "".join(page.card(LABELS[n][0], last.metrics[n], LABELS[n][1]) for n in HEADLINES)
     return (
-        f'<div class="card" title="{escape(meaning)}"><span>{escape(label)}</span>'
-        f"<strong>{_number(estimate.value)}</strong><small>{_interval(estimate)}</small></div>"
+        f"<h1>{escape(info.name)} <code>{escape(info.model_digest[:12])}</code></h1>"
+        f'<div class="warning"><p><b>Intended use.</b> {escape(intended)}</p>'
+        f"<p>{escape(WARNING)}</p></div>"
+        f"<h3>On the split {escape(last.split)}, {pictures}</h3>"
+        f'<div class="cards">{cards}</div>'
     )
 
 
 def _section(section: Section, confidence: float) -> str:
     counts = ", ".join(f"{count:,} {escape(name)}" for name, count in section.counts.items())
-    figures = "".join(_figure(figure) for figure in section.figures)
-    rows = "".join(
-        f"<tr><th scope=row>{escape(LABELS[name][0])}</th><td>{_number(one.value)}</td>"
-        f"<td>{_interval(one)}</td><td>{escape(LABELS[name][1])}</td></tr>"
-        for name, one in section.metrics.items()
-    )
     return (
-        f"<section><h2>Split {escape(section.split)}</h2>"
         f"<p>{counts}. {escape(section.note)}</p>"
-        '<div class="wide"><table class="metrics"><thead><tr><th>metric</th><th>value</th>'
-        f"<th>{confidence:.0%} interval</th><th>what it says</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-        f'<div class="figures">{figures}</div>{_mistakes(section)}</section>'
+        f"{page.figures(section.figures)}<h3>Metrics</h3>"
+        f"{page.estimates(section.metrics, confidence)}{_calibration(section)}"
+        f"{_slices(section.slices)}{_mistakes(section)}"
     )
+
+
+def _calibration(section: Section) -> str:
+    rows = [
+        (
+            LABELS[name][0],
+            page.with_interval(before),
+            page.with_interval(section.metrics[name]),
+        )
+        for name, before in section.plain.items()
+    ]
+    heads = ("", "without temperature", "as it answers")
+    return f"<h3>Calibration</h3>{page.table(heads, rows)}"
+
+
+def _slices(slices: Sequence[Slice]) -> str:
+    if not slices:
+        return ""
+    shown = [name for name in SHOWN if any(one.metrics[name].value is not None for one in slices)]
+    rows: list[tuple[str | Raw, ...]] = [
+        (
+            f"{one.attribute}: {one.value}",
+            ", ".join(f"{count:,} {name}" for name, count in one.counts.items() if count),
+            *(page.with_interval(one.metrics[name]) for name in shown),
+        )
+        for one in slices
+    ]
+    heads = ("slice", "pictures", *(LABELS[name][0] for name in shown))
+    return f"<h3>Slices</h3>{page.table(heads, rows)}"
 
 
 def _mistakes(section: Section) -> str:
     if not section.mistakes:
         return f"<p>No wrong answer among {section.counts.get('pictures', 0):,} pictures.</p>"
-    shown = "".join(_mistake(mistake) for mistake in section.mistakes)
+    mapped = any(mistake.overlay is not None for mistake in section.mistakes)
+    told = " Right: what spoke for the answer." if mapped else ""
     return (
         f"<h3>Wrong and most sure of it: {len(section.mistakes)} of {section.wrong}</h3>"
-        f'<div class="mistakes">{shown}</div>'
+        f"<p>From the surest down.{told}</p>{page.thumbnails(map(_mistake, section.mistakes))}"
     )
 
 
-def _mistake(mistake: Mistake) -> str:
+def _mistake(mistake: Mistake) -> tuple[Sequence[str], str, Raw]:
     said = f"{mistake.answer} {mistake.probability:.3f}"
-    return (
-        f'<figure><img loading="lazy" alt="{escape(mistake.truth)} answered as {escape(said)}" '
-        f'src="{_jpeg(mistake.pixels)}"><figcaption><b>{escape(said)}</b><br>'
-        f"truth {escape(mistake.truth)}<br>{escape(mistake.decision)}<br>"
-        f"<code>{escape(mistake.path)}</code></figcaption></figure>"
+    sources = [page.jpeg(mistake.pixels)]
+    if mistake.overlay is not None:
+        sources.append(page.jpeg(mistake.overlay))
+    caption = (
+        f"<b>{escape(said)}</b>, truth {escape(mistake.truth)}<br>"
+        f"{escape(mistake.decision)}<br><code>{escape(mistake.path)}</code>"
     )
+    return sources, f"{mistake.truth} answered as {said}", Raw(caption)
 
 
-def _figure(figure: Figure) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(figure.png).decode('ascii')}"
+def _robustness(corrupted: Corrupted) -> str:
+    found = corrupted.found
+    strip = [
+        ([page.jpeg(pixels)], f"a picture: {name}", Raw(escape(name)))
+        for name, pixels in found.strip.items()
+    ]
+    clean = ", ".join(
+        f"{LABELS[name][0]} {page.number(one.value)} ({page.interval(one)})"
+        for name, one in found.clean.items()
+    )
     return (
-        f'<figure class="plot"><img alt="{escape(figure.alternative)}" src="{source}">'
-        f"<figcaption>{escape(figure.caption)}</figcaption></figure>"
+        f"<p>{found.pictures} pictures of the split {escape(found.split)}, as many of each class "
+        f"as there are, changed in {len(found.cells)} ways. Unchanged: {escape(clean)}. A model "
+        "that refers what it cannot read answers less as its ranking falls.</p>"
+        f"{page.figures(corrupted.figures)}<h3>The changes at severity {STRIP}</h3>"
+        f"{page.thumbnails(strip, 'strip')}"
     )
 
 
@@ -179,103 +219,3 @@ def _lineage(bundle: Bundle) -> dict[str, str]:
         "trained": f"{origin.created_at} on {origin.machine}",
         **{f"note {i}": note for i, note in enumerate(origin.notes, start=1)},
     }
-
-
-def _pairs(pairs: Mapping[str, str]) -> str:
-    rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items()
-    )
-    return f"<dl>{rows}</dl>"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return "no interval"
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
-
-
-def _jpeg(pixels: Pixels) -> str:
-    plane = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    image = Image.fromarray(plane)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2937; --soft: #4b5563; --line: #e5e7eb;
-  --page: #f9fafb; --card: #ffffff; --accent: #0072b2; --warn: #fff7e6; --edge: #e69f00; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e5e7eb; --soft: #9ca3af; --line: #374151; --page: #111827; --card: #1f2937;
-    --accent: #56b4e9; --warn: #33290f; }
-  .plot img { filter: invert(0.88) hue-rotate(180deg); } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 24px 16px 64px; }
-h1 { margin: 0; font-size: 1.7rem; } h1 code { font-size: 1rem; color: var(--soft); }
-h2 { margin: 48px 0 8px; font-size: 1.3rem; border-bottom: 1px solid var(--line); }
-h3 { margin: 32px 0 8px; font-size: 1.05rem; }
-p { max-width: 75ch; }
-.warning { background: var(--warn); border-left: 4px solid var(--edge); padding: 10px 14px;
-  border-radius: 4px; margin: 16px 0; }
-.warning p { margin: 4px 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 12px 14px; display: flex; flex-direction: column; }
-.card span, .card small { color: var(--soft); font-size: 0.85rem; }
-.card strong { font-size: 1.7rem; color: var(--accent); font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-thead th { color: var(--soft); font-weight: 500; font-size: 0.85rem; }
-tbody th { font-weight: 600; } td:nth-child(3) { white-space: nowrap; }
-td:last-child { color: var(--soft); font-size: 0.9rem; }
-.figures { display: grid; gap: 16px; margin-top: 24px;
-  grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  padding: 10px; overflow: hidden; }
-.plot img { width: 100%; height: auto; display: block; }
-figcaption { color: var(--soft); font-size: 0.85rem; margin-top: 6px; overflow-wrap: anywhere; }
-.mistakes { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
-.mistakes img { width: 100%; height: auto; border-radius: 4px; }
-figcaption b { color: var(--ink); }
-dl { display: grid; gap: 4px 16px; margin: 0;
-  grid-template-columns: minmax(110px, max-content) 1fr; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 560px) {
-  table.metrics th:nth-child(4), table.metrics td:nth-child(4) { display: none; } }
-@media print { body { background: white; } section { break-before: page; } }
-"""
-
-_PAGE = Template("""\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$name · evaluation</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<h1>$name <code>$digest</code></h1>
-<div class="warning"><p><b>Intended use.</b> $intended</p><p>$warning</p></div>
-<h3>$headline</h3>
-<div class="cards">$cards</div>
-$sections
-<section><h2>How it answers</h2>$rules</section>
-<section><h2>Where it comes from</h2>$lineage</section>
-</main>
-</body>
-</html>
-""")

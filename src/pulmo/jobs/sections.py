@@ -1,82 +1,80 @@
 """One measured split as a section of the report: figures, the worst mistakes, what to mind."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulmo.core import metrics
-from pulmo.core.bundle import Bundle, Estimate, Specification
-from pulmo.core.curves import Curves
+from pulmo.core.bundle import Specification
 from pulmo.core.decision import Answer, positive_index
-from pulmo.core.preprocess import Pixels
-from pulmo.data.manifest import DataSet, Row
-from pulmo.jobs import plots, report
+from pulmo.core.overlay import blend
+from pulmo.jobs import plots
+from pulmo.jobs.measurement import Measured, Subject, scores
+from pulmo.jobs.page import LABELS, Figure
+from pulmo.jobs.report import Mistake, Section
+from pulmo.jobs.robustness import SHOWN, Robustness
 
 MISTAKES = 12
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One split: n rows, labels and decided labels int64 [n], answers, and what follows from them.
-
-    `decided` is what the rule says of every picture, also of those that are referred; `seen` counts
-    the pictures that the model learned or was calibrated from.
-    """
-
-    split: str
-    rows: tuple[Row, ...]
-    labels: NDArray[np.int64]
-    decided: NDArray[np.int64]
-    probabilities: NDArray[np.float32]
-    answers: tuple[Answer, ...]
-    metrics: dict[str, Estimate]
-    curves: Curves
-    seen: int
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Pictures, patients, and how many answers were withheld."""
-        return {
-            "pictures": len(self.rows),
-            "patients": len({row.patient for row in self.rows}),
-            "referred": sum(answer.decision == "refer" for answer in self.answers),
-            "out of distribution": sum(answer.label is None for answer in self.answers),
-        }
-
-
-def section(
-    bundle: Bundle, dataset: DataSet, pixels: Pixels, part: Measured, out: Path
-) -> report.Section:
+def section(subject: Subject, part: Measured, confidence: float, out: Path) -> Section:
     """One split as the report shows it; its figures are also written to `out`."""
-    index = {row.path: i for i, row in enumerate(dataset.manifest.rows)}
     wrong = np.flatnonzero(part.decided != part.labels)
     surest = wrong[np.argsort(-_sureness(part)[wrong], kind="stable")][:MISTAKES]
-    classes = bundle.info.specification.classes
-    mistakes = [
-        report.Mistake(
-            pixels=pixels[index[part.rows[i].path]],
+    drawn = _figures(subject.spec, part, confidence)
+    _write(drawn, part.split, out)
+    return Section(
+        split=part.split,
+        note=_note(subject, part),
+        counts=part.counts,
+        metrics=part.metrics,
+        plain=part.plain,
+        slices=part.slices,
+        figures=tuple(drawn.values()),
+        mistakes=_mistakes(subject, part, surest),
+        wrong=len(wrong),
+    )
+
+
+def robustness_figures(found: Robustness, out: Path) -> tuple[Figure, ...]:
+    """What corruption does to each metric, one figure each; they are also written to `out`."""
+    names = tuple(found.cells)
+    drawn = {
+        name: Figure(
+            f"{LABELS[name][0]} of {found.pictures} pictures",
+            f"{LABELS[name][0]} by corruption and severity",
+            plots.severities(found.grid(name), names, LABELS[name][0]),
+        )
+        for name in SHOWN
+    }
+    _write(drawn, "robustness", out)
+    return tuple(drawn.values())
+
+
+def _write(drawn: dict[str, Figure], prefix: str, out: Path) -> None:
+    for name, figure in drawn.items():
+        (out / f"{prefix}_{name}.png").write_bytes(figure.png)
+
+
+def _mistakes(subject: Subject, part: Measured, chosen: NDArray[np.intp]) -> list[Mistake]:
+    if not len(chosen):
+        return []
+    pixels = np.ascontiguousarray(subject.pixels[part.places[chosen]])
+    saliency = subject.engine.infer(pixels).saliency
+    classes = subject.spec.classes
+    return [
+        Mistake(
+            pixels=pixels[k],
+            overlay=None if saliency is None else blend(pixels[k], saliency[k, part.decided[i]]),
             path=part.rows[i].path,
             truth=classes[part.labels[i]],
             answer=classes[part.decided[i]],
             probability=float(_sureness(part)[i]),
             decision=_told(part.answers[i]),
         )
-        for i in surest
+        for k, i in enumerate(chosen)
     ]
-    drawn = _figures(bundle.info.specification, part)
-    for name, figure in drawn.items():
-        (out / f"{part.split}_{name}.png").write_bytes(figure.png)
-    return report.Section(
-        split=part.split,
-        note=_note(bundle, dataset, part),
-        counts=part.counts,
-        metrics=part.metrics,
-        figures=tuple(drawn.values()),
-        mistakes=mistakes,
-        wrong=len(wrong),
-    )
 
 
 def _sureness(part: Measured) -> NDArray[np.float32]:
@@ -90,8 +88,9 @@ def _told(answer: Answer) -> str:
     return "referred to a human" if answer.decision == "refer" else "answered"
 
 
-def _note(bundle: Bundle, dataset: DataSet, part: Measured) -> str:
-    if dataset.manifest.digest != bundle.info.lineage.data_digest:
+def _note(subject: Subject, part: Measured) -> str:
+    own, manifest = subject.bundle.info.lineage, subject.dataset.manifest
+    if manifest.name == own.data_name and manifest.digest != own.data_digest:
         told = "This is not the state of the data that the model was made from. "
     else:
         told = ""
@@ -102,42 +101,51 @@ def _note(bundle: Bundle, dataset: DataSet, part: Measured) -> str:
     return told + "The model has seen none of these pictures."
 
 
-def _figures(spec: Specification, part: Measured) -> dict[str, report.Figure]:
+def _figures(spec: Specification, part: Measured, confidence: float) -> dict[str, Figure]:
     """The figures of one split by name; a curve that is undefined is left out."""
     values = {name: one.value for name, one in part.metrics.items()}
     positive, found = positive_index(spec), {}
     who = "means over the classes" if positive is None else f"positive: {spec.classes[positive]}"
     if "roc" in part.curves:
         png = plots.roc(part.curves["roc"], values["auroc"])
-        found["roc"] = report.Figure(f"Ranking, {who}", "ROC curve", png)
+        found["roc"] = Figure(f"Ranking, {who}", "ROC curve", png)
         prevalence = None if positive is None else float(np.mean(part.labels == positive))
         png = plots.precision_recall(part.curves["pr"], values["auprc"], prevalence)
-        found["pr"] = report.Figure(f"Finding, {who}", "precision-recall curve", png)
-    png = plots.reliability(part.curves["reliability"], values["ece"])
-    found["reliability"] = report.Figure(
-        "On the diagonal a probability means what it says", "reliability diagram", png
-    )
+        found["pr"] = Figure(f"Finding, {who}", "precision-recall curve", png)
     counts = metrics.confusion(part.labels, part.decided, len(spec.classes))
     png = plots.confusion(counts, spec.classes)
-    found["confusion"] = report.Figure(
+    found["confusion"] = Figure(
         "Answers to all pictures, also the referred ones", "confusion matrix", png
     )
     found["scores"] = _histogram(spec, part, positive)
+    png = plots.reliability(
+        part.curves["reliability"], values["ece"], part.plain_reliability, part.plain["ece"].value
+    )
+    found["reliability"] = Figure(
+        "On the diagonal a probability means what it says", "reliability diagram", png
+    )
+    found["refer"] = _referral(part, confidence)
     return found
 
 
-def _histogram(spec: Specification, part: Measured, positive: int | None) -> report.Figure:
-    scores: NDArray[np.float64] = part.probabilities.astype(np.float64)
-    decision = spec.decision
+def _referral(part: Measured, confidence: float) -> Figure:
+    given, right = part.metrics["accepted"].value, part.metrics["accuracy_accepted"].value
+    chosen = None if given is None or right is None else (1 - given, right)
+    png = plots.referral(part.refer, chosen, confidence)
+    caption = "The more doubtful answers a human takes, the fewer of the rest are wrong"
+    return Figure(caption, "accuracy by share referred", png)
+
+
+def _histogram(spec: Specification, part: Measured, positive: int | None) -> Figure:
+    of, decision = scores(part.probabilities, spec), spec.decision
     band = (decision.refer_low, decision.refer_high)
     if positive is None:
-        top, right = scores.max(axis=1), part.decided == part.labels
-        parts = {"right": top[right], "wrong": top[~right]}
+        right = part.decided == part.labels
+        parts = {"right": of[right], "wrong": of[~right]}
         png = plots.histogram(parts, "largest probability", None, band)
     else:
-        of = scores[:, positive]
         parts = {name: of[part.labels == k] for k, name in enumerate(spec.classes)}
         png = plots.histogram(
             parts, f"probability of {spec.classes[positive]}", decision.threshold, band
         )
-    return report.Figure("Scores by truth, and what is referred", "histogram of scores", png)
+    return Figure("Scores by truth, and what is referred", "histogram of scores", png)

@@ -1,9 +1,8 @@
-"""The verbs of the loop: quickstart, data, train, evaluate, export and the tests.
+"""The verbs of the loop: quickstart, data, train, export and the tests.
 
 A verb imports its job only after its configuration stands: a misspelt key answers at once.
 """
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +14,6 @@ from pulmo.verbs.registry import configured, show_verdict
 from pulmo.verbs.show import for_quickstart
 
 app = typer.Typer()
-
-
-class Split(StrEnum):
-    """What may be measured at will; the gate split is the staged tests' alone."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
 
 
 @app.command(epilog=example("pulmo quickstart"))
@@ -120,51 +111,6 @@ def train(
         output.as_json({**told, "metrics": info.metrics, "verdict": verdict})
     elif verdict is not None:
         show_verdict(verdict)
-
-
-@app.command(epilog=example("pulmo evaluate --model phantom-demo:production --split test"))
-def evaluate(
-    overrides: Overrides = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="name:alias, a bundle or a run folder; else the newest finished run."),
-    ] = None,
-    split: Annotated[
-        list[Split] | None, typer.Option(help="Repeat for several; val and test if left out.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A folder for the report; else one below run.root.")
-    ] = None,
-    json: AsJson = False,
-) -> None:
-    """Measure a model, with intervals, and write a report."""
-    from pulmo.config import settings
-    from pulmo.config.compose import compose
-    from pulmo.jobs.run_folder import latest
-    from pulmo.wiring import open_bundle
-
-    places = settings.load()
-    if model is None:
-        config = compose(overrides or [])
-        model = str(latest(Path(config.run.root), config.registry.name))
-    else:
-        config = configured(model, overrides)
-    from pulmo.data.manifest import load
-    from pulmo.jobs.evaluate import evaluate as run
-
-    bundle = open_bundle(places, model)
-    label = f"{bundle.info.name}-{bundle.info.model_digest[:12]}"
-    out = out or Path(config.run.root) / "evaluations" / label
-    dataset = load(places.data_dir, config.data.name)
-    found = run(bundle, dataset, tuple(split or (Split.VAL, Split.TEST)), out, config.evaluate)
-    if json:
-        output.as_json({"out": out, "metrics": found.metrics})
-        return
-    for name, metrics in found.metrics.items():
-        rows = [(key, one.value, one.low, one.high) for key, one in metrics.items()]
-        output.table((name, "value", "low", "high"), rows)
-        typer.echo()
-    typer.echo(f"report  {out / 'report.html'}")
 
 
 @app.command(epilog=example("pulmo export --run runs/20260101-120000-phantom-demo"))

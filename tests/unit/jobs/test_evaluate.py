@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ from pulmo.core.preprocess import decode, pixel_digest
 from pulmo.data.dealing import Picture, build
 from pulmo.data.manifest import DataSet, Manifest, Row, store
 from pulmo.errors import DataError
-from pulmo.jobs.evaluate import Evaluation, evaluate, measure
+from pulmo.jobs.evaluate import Evaluation, evaluate
+from pulmo.jobs.measurement import measure
 
-CONFIG = EvaluateConfig(resamples=100)
+CONFIG = EvaluateConfig(resamples=100, robustness=10)
 FILES = {
-    "metrics.json", "predictions.csv", "report.html",
+    "metrics.json", "predictions.csv", "report.html", "model_card.md",
     "test_roc.png", "test_pr.png", "test_reliability.png", "test_confusion.png", "test_scores.png",
+    "test_refer.png", "robustness_auroc.png", "robustness_balanced_accuracy.png",
+    "robustness_accepted.png",
 }  # fmt: skip
 
 
@@ -85,7 +89,10 @@ def test_metrics_json_says_the_same(found: Evaluation, toy_bundle: Bundle) -> No
     assert test["metrics"]["auroc"] == found.metrics["test"]["auroc"].model_dump()
     assert test["counts"]["pictures"] == 29
     assert sum(map(sum, test["confusion"])) == 29
-    assert set(test["curves"]) == {"roc", "pr", "reliability"}
+    assert set(test["curves"]) == {
+        "roc", "pr", "reliability", "reliability_without_temperature", "refer"
+    }  # fmt: skip
+    assert document == found.document
 
 
 def test_predictions_hold_one_line_a_picture(found: Evaluation) -> None:
@@ -107,7 +114,7 @@ def test_the_report_shows_figures_mistakes_and_origin(
 ) -> None:
     page = (found.out / "report.html").read_text(encoding="utf-8")
     assert toy_bundle.info.model_digest in page
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 9
     assert page.count("data:image/jpeg;base64,") >= 2
     assert "not the state of the data" in page
     assert "seen none of these pictures" in page
@@ -177,3 +184,58 @@ def test_measure_judges_many_classes_too(toy_bundle: Bundle) -> None:
     assert found["accepted"].value == pytest.approx(2 / 4)
     assert found["accuracy_accepted"].value == 1.0
     assert set(curves) == {"roc", "pr", "reliability"}
+
+
+def test_corruption_is_measured_from_none_to_all(found: Evaluation) -> None:
+    robust = found.document["robustness"]
+    assert robust["pictures"] == 10
+    assert set(robust["corruptions"]["noise"]) == {"1", "2", "3", "4", "5"}
+    clean, worst = robust["unchanged"], robust["corruptions"]["pixelate"]["5"]
+    assert worst["auroc"] == clean["auroc"]  # what is evenly grey stays so
+    dark = robust["corruptions"]["brightness"]["5"]["balanced_accuracy"]["value"]
+    assert dark <= clean["balanced_accuracy"]["value"]
+
+
+def test_the_card_holds_the_figures_of_the_test_split(found: Evaluation) -> None:
+    card = (found.out / "model_card.md").read_text(encoding="utf-8")
+    accuracy = found.metrics["test"]["accuracy"]
+    assert f"| Accuracy | {accuracy.value:.3f} | {accuracy.low:.3f} to" in card
+    assert "## Evaluation on test" in card
+    assert "| AUROC under | unchanged | severity 1 |" in card
+    assert "External" not in card
+
+
+def test_another_data_set_is_measured_whole_with_its_slices(
+    toy_bundle: Bundle, dataset: DataSet, tmp_path: Path
+) -> None:
+    rows = tuple(
+        replace(row, split=split, slices=(("sex", "MF"[i % 2]),))
+        for i, (row, split) in enumerate(
+            zip(dataset.manifest.rows, ["train", "gate", "val", *["test"] * 26], strict=True)
+        )
+    )
+    manifest = Manifest("abroad", dataset.manifest.classes, 1, rows)
+    other = DataSet(tmp_path / "data", dataset.root, manifest)
+    other.folder.mkdir()
+    config = EvaluateConfig(resamples=100, robustness=0)
+    found = evaluate(toy_bundle, dataset, ("test",), tmp_path / "out", config, other)
+    assert found.document["external"]["data"]["name"] == "abroad"
+    assert found.document["external"]["counts"]["pictures"] == 28  # all but the gate split
+    slices = found.document["external"]["slices"]
+    assert [(one["attribute"], one["value"]) for one in slices] == [("sex", "F"), ("sex", "M")]
+    assert sum(sum(one["counts"].values()) for one in slices) == 28
+    assert set(found.metrics) == {"test", "abroad"}
+    assert "robustness" not in found.document
+    page = (found.out / "report.html").read_text(encoding="utf-8")
+    assert "External: abroad" in page
+    assert "sex: F" in page
+    card = (found.out / "model_card.md").read_text(encoding="utf-8")
+    assert "## External validation: abroad" in card
+    assert "| sex: M | 15 |" in card
+
+
+def test_the_models_own_data_set_is_no_external_one(
+    toy_bundle: Bundle, dataset: DataSet, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="the model was made from the data set toy"):
+        evaluate(toy_bundle, dataset, ("test",), tmp_path, CONFIG, dataset)

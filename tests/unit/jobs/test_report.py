@@ -5,10 +5,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pulmo.core.bundle import Bundle, DecisionSpec, Estimate
 from pulmo.jobs import report
-from pulmo.jobs.report import LABELS, Figure, Mistake, Section
+from pulmo.jobs.page import LABELS, Figure
+from pulmo.jobs.report import Corrupted, Mistake, Section
+from pulmo.jobs.robustness import Robustness
+from pulmo.jobs.slices import SHOWN, Slice
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -19,6 +23,8 @@ def _section(**changes: object) -> Section:
         "note": "A note.",
         "counts": {"pictures": 1200, "patients": 900},
         "metrics": {name: Estimate(value=0.5, low=0.4, high=0.6) for name in LABELS},
+        "plain": {"ece": Estimate(value=0.25)},
+        "slices": [],
         "figures": [Figure("a caption", "a curve", b"png")],
         "mistakes": [],
         "wrong": 0,
@@ -28,7 +34,8 @@ def _section(**changes: object) -> Section:
 
 def _mistake(channels: int = 1, text: str = "SICK") -> Mistake:
     pixels = np.full((channels, 40, 40), 128, dtype=np.uint8)
-    return Mistake(pixels, f"test/{text}.png", text, text, 0.987, "answered")
+    overlay = Image.new("RGB", (40, 40)) if channels == 3 else None
+    return Mistake(pixels, overlay, f"test/{text}.png", text, text, 0.987, "answered")
 
 
 class _Checker(HTMLParser):
@@ -61,8 +68,9 @@ def test_the_page_is_whole_and_loads_nothing(toy_bundle: Bundle) -> None:
     sections = [_section(split="val"), _section(mistakes=[_mistake(), _mistake(3)], wrong=7)]
     page = report.render(toy_bundle, sections, 0.95)
     checker = _checked(page)
-    assert len(checker.loaded) == 4
-    assert all(source.startswith("data:image/") for source in checker.loaded)
+    pictures = [source for source in checker.loaded if not source.startswith("#")]
+    assert len(pictures) == 5
+    assert all(source.startswith("data:image/") for source in pictures)
     assert "script" not in checker.seen
     assert not re.search(r"https?://", page)
     assert "prefers-color-scheme: dark" in page
@@ -125,7 +133,34 @@ def test_what_is_undefined_is_said(toy_bundle: Bundle, estimate: Estimate, told:
 
 def test_a_page_with_many_large_pictures_stays_small(toy_bundle: Bundle) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (3, 900, 700), dtype=np.uint8)
-    mistake = Mistake(noise, "a.png", "a", "b", 0.9, "answered")
+    overlay = Image.fromarray(noise.transpose(1, 2, 0))
+    mistake = Mistake(noise, overlay, "a.png", "a", "b", 0.9, "answered")
     figure = Figure("f", "f", noise.tobytes()[:60_000])
     sections = [_section(mistakes=[mistake] * 12, figures=[figure] * 5, wrong=12)] * 3
     assert len(report.render(toy_bundle, sections, 0.95)) < 5_000_000
+
+
+def test_slices_robustness_and_another_data_set_have_their_place(toy_bundle: Bundle) -> None:
+    measured = {name: Estimate(value=0.7, low=0.6, high=0.8) for name in SHOWN}
+    part = Slice(
+        "sex", HOSTILE, {"SICK": 12, "WELL": 0}, 9, {**measured, "auroc": Estimate(value=None)}
+    )
+    cell = {name: Estimate(value=0.6) for name in ("auroc", "balanced_accuracy", "accepted")}
+    picture = np.zeros((1, 8, 8), dtype=np.uint8)
+    found = Robustness("test", 40, cell, {"blur": (cell,) * 5}, {"unchanged": picture})
+    page = report.render(
+        toy_bundle,
+        [_section(split="val"), _section(slices=[part])],
+        0.95,
+        corrupted=Corrupted(found, [Figure("c", "c", b"")]),
+        external=_section(split="abroad"),
+    )
+    assert "script" not in _checked(page).seen
+    for text in ("12 SICK", "40 pictures of the split test", "External: abroad", "0.600 to 0.800"):
+        assert text in page, text
+    assert "0 WELL" not in page
+    assert "<th>AUROC</th>" not in page
+    order = [
+        page.index(f"<h2>{name}") for name in ("Split test", "Robustness", "External", "Split val")
+    ]
+    assert order == sorted(order)
