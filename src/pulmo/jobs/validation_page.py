@@ -59,7 +59,8 @@ class _Album:
             told = f"<b>{escape(word)}</b><br>" if word else ""
             caption = page.Raw(f"{told}{names}")
             shown.append(([page.jpeg(image, SIDE) for image in images], paths[0], caption))
-        return page.thumbnails(shown)
+        alone = all(len(images) <= 1 for images, _, _ in shown)
+        return page.thumbnails(shown, "small" if alone else "pictures")
 
     def _name(self, path: str) -> str:
         label, split = self.labels.get(path, ("", ""))
@@ -118,8 +119,9 @@ def _finding(finding: Finding, album: _Album) -> str:
     more = len(finding.where) - LINES
     rest = f"<p>and {more:,} more in the JSON report.</p>" if more > 0 else ""
     opened = "" if groups else " open"
+    message = finding.message[:1].upper() + finding.message[1:]
     return (
-        f"<p>{escape(finding.message)}.</p>{shown if groups else ''}"
+        f"<p>{escape(message)}.</p>{shown if groups else ''}"
         f"<details{opened}><summary>Where</summary>"
         f'<ul style="overflow-wrap: anywhere">{lines}</ul>{rest}</details>'
     )
