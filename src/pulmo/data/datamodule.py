@@ -45,11 +45,13 @@ class SampleDataset(Dataset[Batch]):
 class KeyedBatches(Sampler[list[int]]):
     """A new order every epoch, decided by (seed, epoch) alone; Lightning calls `set_epoch`.
 
-    A last batch of one sample is left out, since batch statistics need two.
+    A last batch of one sample is left out, since batch statistics need two. `given` counts the
+    batches of the running epoch; the first `begin` of the next one asked for are left out.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
+        self.given = self.begin = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch."""
@@ -60,7 +62,9 @@ class KeyedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = permutation(self.seed, self.epoch, self.n).tolist()
-        for start in self._starts():
+        self.given, self.begin = self.begin, 0
+        for start in self._starts()[self.given :]:
+            self.given += 1
             yield order[start : start + self.batch_size]
 
     def _starts(self) -> range:
@@ -69,16 +73,27 @@ class KeyedBatches(Sampler[list[int]]):
 
 
 class SampleDataModule(pl.LightningDataModule):
-    """Loaders of training and validation samples that lie in memory."""
+    """Loaders of training and validation samples that lie in memory.
+
+    Its state, which Lightning stores in a checkpoint, is the position inside an epoch.
+    """
 
     def __init__(self, train: Samples, val: Samples, *, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.train, self.val, self.batch_size, self.seed = train, val, batch_size, seed
+        self.train, self.val, self.batch_size = train, val, batch_size
+        self.batches = KeyedBatches(len(train.labels), batch_size, seed)
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the running epoch were given out; 0 when it is over."""
+        return {"batches": self.batches.given % len(self.batches)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Leave that many batches out of the next epoch."""
+        self.batches.begin = state_dict["batches"]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew every epoch."""
-        batches = KeyedBatches(len(self.train.labels), self.batch_size, self.seed)
-        return DataLoader(SampleDataset(self.train), sampler=batches, batch_size=None)
+        return DataLoader(SampleDataset(self.train), sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In order, in larger batches: no gradients are kept."""

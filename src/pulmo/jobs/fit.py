@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,8 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 from torch import Tensor, nn
 
 from pulmo.config.schema import Config
@@ -22,23 +22,26 @@ from pulmo.core.preprocess import Pixels
 from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
 from pulmo.errors import DataError, ModelError
+from pulmo.jobs.run_folder import CHECKPOINTS
 from pulmo.logs import get_logger
 from pulmo.models.augment import augment
 from pulmo.models.catalog import Network, build
+from pulmo.models.checkpoint import AtomicCheckpointIO, Keeper, newest
 from pulmo.models.module import ClassifierModule
 from pulmo.progress import track
 
 log = get_logger(__name__)
 
-EMBED_BATCH = 64
+EMBED_BATCH = 16  # larger ones spend their time on page faults
 
 
 def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Network:
     """Train the configured network on the cached `pixels` [n, C, H, W] of the data set's rows.
 
-    Writes `metrics.csv` and checkpoints to `run_dir`. The result is on the CPU, in evaluation
-    mode, holds the weights of the epoch with the least validation loss, and its scores follow
-    the class shares of the training data even where the loss was balanced.
+    Writes `metrics.csv` and checkpoints to `run_dir` and goes on from the newest one there. The
+    result is on the CPU, in evaluation mode, holds the weights of the epoch with the least
+    validation loss, and its scores follow the class shares of the training data even where the
+    loss was balanced.
     """
     _make_deterministic(config)
     train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
@@ -49,6 +52,7 @@ def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Netw
         classes=len(dataset.manifest.classes),
         weights=config.model.weights,
     )
+    _check_space(network, config, run_dir)
     weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
     train_by = _probe if config.recipe.kind == "probe" else _finetune
     train_by(network, config, train, val, torch.tensor(weights, dtype=torch.float32), run_dir)
@@ -173,14 +177,17 @@ def _run(
     val: Samples,
     run_dir: Path,
 ) -> None:
-    """Run Lightning's loop and leave the best epoch's weights in `model`."""
-    best = ModelCheckpoint(
-        run_dir / "checkpoints", filename="best", monitor="val_loss", mode="min", save_top_k=1
+    """Run Lightning's loop, from the newest checkpoint if there is one; the best weights stay."""
+    folder = run_dir / CHECKPOINTS
+    keeper = Keeper(
+        folder,
+        every=config.trainer.checkpoint_every,
+        patience=config.trainer.patience,
+        ema=config.recipe.ema,
     )
-    callbacks: list[Callback] = [best]
-    if config.trainer.patience is not None:
-        callbacks.append(EarlyStopping("val_loss", patience=config.trainer.patience))
-    data = SampleDataModule(train, val, batch_size=config.trainer.batch_size, seed=config.seed)
+    start = newest(folder)
+    if start is not None:
+        log.info("going on from %s", start)
     with _without_tips():
         trainer = pl.Trainer(
             max_epochs=config.trainer.max_epochs,
@@ -188,19 +195,44 @@ def _run(
             devices=1,
             precision=config.trainer.precision,
             deterministic="warn" if _uses_gpu(config) else True,
-            logger=CSVLogger(run_dir, name="", version=""),
-            callbacks=callbacks,
+            logger=False,
+            callbacks=[keeper],
+            plugins=[AtomicCheckpointIO()],
+            profiler=_profiler(config.trainer.profiler, run_dir),
             default_root_dir=run_dir,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
-            log_every_n_steps=1,
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, datamodule=data)
-    if not best.best_model_path:
+        data = SampleDataModule(train, val, batch_size=config.trainer.batch_size, seed=config.seed)
+        trainer.fit(module, datamodule=data, ckpt_path=start)
+    if keeper.best is None:
         raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
-    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    model.cpu().load_state_dict({k.removeprefix("model."): v for k, v in stored.items()})
+    model.cpu().load_state_dict({k.removeprefix("model."): v for k, v in keeper.best.items()})
+
+
+def _profiler(name: str | None, run_dir: Path) -> Profiler | None:
+    kinds: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "pytorch": PyTorchProfiler}
+    return kinds[name](dirpath=run_dir, filename="profile") if name is not None else None
+
+
+def _check_space(network: Network, config: Config, run_dir: Path) -> None:
+    """Say before the start what a full disk would say in the middle. Raises DataError.
+
+    A checkpoint holds weights, two moments, the best weights and perhaps their average.
+    """
+    trained = network.head if config.recipe.kind == "probe" else network
+    need = 3 * 5 * _bytes(trained) + 4 * _bytes(network)
+    free = shutil.disk_usage(run_dir).free
+    if free < need:
+        raise DataError(
+            f"{run_dir} lies on a disk with {free / 1e6:.0f} MB free; three checkpoints and a "
+            f"bundle need about {need / 1e6:.0f} MB: make room or choose another run.dir"
+        )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
 @contextmanager

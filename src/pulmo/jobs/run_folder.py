@@ -3,15 +3,15 @@
 run.json             name, status, digests, validation metrics
 lineage.json         commit, data, configuration, machine: all that a bundle tells of its origin
 environment.json     version of every installed package
-run.log  metrics.csv  curves.png  checkpoints/
+run.log  metrics.csv  curves.png  checkpoints/  run.lock
 weights.safetensors  the trained network
 bundle/              what is registered
 """
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any
 
 from pulmo.config.schema import Config
 from pulmo.core.bundle import Bundle, Lineage
-from pulmo.errors import DataError, ModelError
+from pulmo.data import files
+from pulmo.errors import ConfigError, DataError, ModelError
+from pulmo.jobs.lineage import recalibrated
 
 RUN = "run.json"
 LINEAGE = "lineage.json"
@@ -27,13 +29,15 @@ ENVIRONMENT = "environment.json"
 LOG = "run.log"
 WEIGHTS = "weights.safetensors"
 BUNDLE = "bundle"
+CHECKPOINTS = "checkpoints"
+LOCK = "run.lock"
 
 
 def create(config: Config) -> Path:
     """Make the folder of a new run: `run.dir`, or a new one below `run.root` named by the time."""
     if config.run.dir is not None:
         folder = Path(config.run.dir)
-        if (folder / RUN).exists():
+        if begun(folder):
             raise DataError(f"{folder} already holds a run: choose another run.dir")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -48,6 +52,24 @@ def create(config: Config) -> Path:
     raise DataError(f"no free folder below {config.run.root}: set run.dir")
 
 
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which dies with this process. Raises ModelError if another has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ModelError(
+            f"another training is at work in {folder}: wait for it or choose another run.dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def discard(folder: Path) -> Path:
     """Empty the folder of a run that did not end, so that it can be begun again."""
     if folder.exists():
@@ -57,7 +79,9 @@ def discard(folder: Path) -> Path:
 
 
 def begin(folder: Path, config: Config, lineage: Lineage) -> None:
-    """Write what is known before the first step."""
+    """Write what is known before the first step; `run.json` comes last and makes it a run."""
+    if begun(folder):
+        raise DataError(f"{folder} already holds a run: choose another run.dir")
     _write(folder / LINEAGE, lineage.model_dump(mode="json"))
     packages = {d.name: d.version for d in metadata.distributions()}
     _write(folder / ENVIRONMENT, {"packages": dict(sorted(packages.items()))})
@@ -73,6 +97,11 @@ def begin(folder: Path, config: Config, lineage: Lineage) -> None:
     _write(folder / RUN, document)
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run was begun in `folder`."""
+    return (folder / RUN).exists()
+
+
 def update(folder: Path, **values: Any) -> None:
     """Change entries of `run.json`."""
     _write(folder / RUN, {**_read(folder / RUN), **values})
@@ -85,12 +114,65 @@ def finish(folder: Path, bundle: Bundle) -> None:
         for split, values in bundle.info.metrics.items()
     }
     digest = bundle.info.model_digest
-    update(folder, status="done", model_digest=digest, metrics=metrics)
+    update(folder, status="done", error=None, model_digest=digest, metrics=metrics)
 
 
 def read_lineage(folder: Path) -> Lineage:
     """The origin that `begin` wrote. Raises ModelError where `folder` is no run."""
     return Lineage.model_validate(_read(folder / LINEAGE))
+
+
+def recorded(folder: Path) -> Config:
+    """The configuration that the run was begun with; it still writes to `folder`."""
+    config = Config.model_validate(read_lineage(folder).configuration)
+    return config.model_copy(update={"run": config.run.model_copy(update={"dir": str(folder)})})
+
+
+def agree(folder: Path, config: Config) -> None:
+    """Raise ConfigError where `config` is not what the run was begun with, but for `run`."""
+    if note := recalibrated(read_lineage(folder)):
+        raise ConfigError(f"the run in {folder} was {note}: there is no training to go on with")
+    before, now = (_flat(c.document()) for c in (recorded(folder), config))
+    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    if differing:
+        told = "; ".join(f"{k} was {before.get(k)} and is {now.get(k)}" for k in differing[:5])
+        raise ConfigError(
+            f"the run in {folder} goes on as it was begun: {told}; "
+            "give the overrides it was begun with, or run.dir alone"
+        )
+
+
+def unfinished(config: Config) -> Path:
+    """The newest run of this configuration below `run.root`, one that is not done if there is one.
+
+    Raises ModelError where there is none.
+    """
+    found = []
+    for path in sorted(Path(config.run.root).glob(f"*/{RUN}")):
+        try:
+            agree(path.parent, config)
+            document = _read(path)
+        except (ConfigError, ModelError, ValueError):
+            continue
+        open_ = document.get("status") != "done"
+        found.append((open_, str(document.get("created_at")), path.parent))
+    if not found:
+        raise ModelError(
+            f"there is no run of this configuration below {config.run.root}: "
+            "give run.dir, or begin one without --resume"
+        )
+    return max(found)[2]
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values, without those of `run`."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif prefix != "run.":
+            flat[prefix + key] = value
+    return flat
 
 
 def latest(root: Path, name: str) -> Path:
@@ -108,9 +190,7 @@ def latest(root: Path, name: str) -> Path:
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic one
+    files.write(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pulmo import logs
 from pulmo.config.schema import Config
 from pulmo.core.bundle import Bundle, NetworkSpec
 from pulmo.core.preprocess import InputSpec
+from pulmo.data import files
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import find, load
 from pulmo.errors import ModelError
@@ -28,35 +29,71 @@ class Trained:
 def train(config: Config, data_dir: Path) -> Trained:
     """Train the configured model on the configured data set and write its run folder.
 
-    The run is recorded as failed, with the reason, when anything stops it.
+    `run.json` tells how it ended: `done`, `stopped` by a signal or `failed`, with the reason.
     """
+    dataset = load(data_dir, config.data.name)
+    notes = allowed_errors(dataset, config.doctor)
+    run_dir = run_folder.create(config)
+    with run_folder.at_work(run_dir):
+        run_folder.begin(run_dir, config, lineage(config, dataset, notes))
+        return _go(run_dir, data_dir)
+
+
+def resume(config: Config, data_dir: Path) -> Trained:
+    """Go on with the run in `run.dir`, or with the newest unfinished one of this configuration.
+
+    Weights and bundle become those of an unbroken run. A folder without a run gets one. Raises
+    ConfigError where the run was begun with another configuration.
+    """
+    given = config.run.dir
+    run_dir = run_folder.unfinished(config) if given is None else Path(given)
+    if not run_folder.begun(run_dir):
+        return train(config, data_dir)
+    run_folder.agree(run_dir, config)
+    with run_folder.at_work(run_dir):
+        return _go(run_dir, data_dir)
+
+
+def _go(run_dir: Path, data_dir: Path) -> Trained:
+    handler = logs.add_file(run_dir / run_folder.LOG)
+    try:
+        bundle = _finished(run_dir, data_dir)
+    except (SystemExit, KeyboardInterrupt):
+        log.info("stopped; go on with: pulmo train --resume run.dir=%s", run_dir)
+        _record(run_dir, "stopped", "stopped by a signal")
+        raise
+    except BaseException as error:
+        _record(run_dir, "failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        logs.remove(handler)
+    return Trained(run_dir, bundle)
+
+
+def _finished(run_dir: Path, data_dir: Path) -> Bundle:
+    """Do what is not done yet: weights, curves, bundle."""
     from pulmo.jobs.fit import fit
     from pulmo.jobs.plots import training_curves
     from pulmo.models.export import to_weights
 
-    dataset = load(data_dir, config.data.name)
-    notes = allowed_errors(dataset, config.doctor)
-    run_dir = run_folder.create(config)
-    handler = logs.add_file(run_dir / run_folder.LOG)
-    try:
-        run_folder.begin(run_dir, config, lineage(config, dataset, notes))
-        log.info(
-            "training %s (%s) on %s in %s",
-            config.model.architecture,
-            config.recipe.kind,
-            config.data.name,
-            run_dir,
-        )
+    origin, config = run_folder.read_lineage(run_dir), run_folder.recorded(run_dir)
+    weights = run_dir / run_folder.WEIGHTS
+    if not weights.is_file():
+        run_folder.update(run_dir, status="running", error=None)
+        model, recipe = config.model.architecture, config.recipe.kind
+        log.info("training %s (%s) on %s in %s", model, recipe, config.data.name, run_dir)
+        dataset = find(data_dir, origin.data_digest)
         network = fit(config, dataset, open_pixels(dataset, input_spec(config)), run_dir)
-        (run_dir / run_folder.WEIGHTS).write_bytes(to_weights(network))
-        training_curves(run_dir / "metrics.csv", run_dir / "curves.png")
-        bundle = export(run_dir, data_dir)
-        return Trained(run_dir, bundle)
-    except BaseException as error:
-        run_folder.update(run_dir, status="failed", error=f"{type(error).__name__}: {error}")
-        raise
-    finally:
-        logs.remove(handler)
+        files.write(weights, to_weights(network))
+    training_curves(run_dir / "metrics.csv", run_dir / "curves.png")
+    return export(run_dir, data_dir)
+
+
+def _record(run_dir: Path, status: str, error: str) -> None:
+    try:
+        run_folder.update(run_dir, status=status, error=error)
+    except (OSError, ModelError) as fault:  # the first error is the one to tell
+        log.warning("run.json cannot say that the run %s: %s", status, fault)
 
 
 def export(run_dir: Path, data_dir: Path) -> Bundle:
@@ -67,7 +104,9 @@ def export(run_dir: Path, data_dir: Path) -> Bundle:
 
     target = run_dir / run_folder.BUNDLE
     if target.is_dir():
-        return verify(target)
+        bundle = verify(target)
+        run_folder.finish(run_dir, bundle)
+        return bundle
     origin = run_folder.read_lineage(run_dir)
     config = Config.model_validate(origin.configuration)
     weights = run_dir / run_folder.WEIGHTS

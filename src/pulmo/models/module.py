@@ -1,12 +1,15 @@
 """The LightningModule: loss, optimiser and validation metrics of a network or of a head alone."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from pulmo.config.schema import RecipeConfig
@@ -21,8 +24,8 @@ class ClassifierModule(pl.LightningModule):
     """Trains `model` on (inputs, labels int64 [N], rows int64 [N]).
 
     `prepare(inputs, rows, epoch)` turns a training batch into the model's input, `prepare_plain`
-    one of validation. `class_weights` float32 [K] weigh the loss. Logs `train_loss`, `val_loss`
-    and `val_auroc` once an epoch. A non-finite loss stops the run.
+    one of validation. `class_weights` float32 [K] weigh the loss. Logs `train_loss` (mean over its
+    samples), `val_loss` and `val_auroc` once an epoch. A non-finite loss or gradient stops the run.
     """
 
     def __init__(
@@ -40,6 +43,15 @@ class ClassifierModule(pl.LightningModule):
         self.prepare, self.prepare_plain = prepare, prepare_plain
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self._lost, self._trained = 0.0, 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of an epoch that is not over."""
+        checkpoint["sums"] = [self._lost, self._trained]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the sums of that epoch."""
+        self._lost, self._trained = checkpoint["sums"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key what dropout draws by (seed, step), so that a resumed run repeats it."""
@@ -50,13 +62,23 @@ class ClassifierModule(pl.LightningModule):
         inputs, labels, rows = batch
         logits = self.model(self.prepare(inputs, rows, self.current_epoch))
         loss = self._loss(logits, labels, self.recipe.label_smoothing)
-        if not torch.isfinite(loss):
-            raise ModelError(
-                f"the loss is {loss.item()} at step {self.global_step}: nothing is kept; "
-                "try a smaller recipe.learning_rate"
-            )
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        value = float(loss.detach())
+        self._check("loss", value)
+        self._lost += value * len(labels)
+        self._trained += len(labels)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stop before a gradient that is not finite spoils the weights."""
+        if self.trainer.precision == "16-mixed":  # its scaler skips such steps by design
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self._check("gradient's norm", float(nn.utils.get_total_norm(gradients)))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch's samples."""
+        self.log("train_loss", self._lost / self._trained)
+        self._lost, self._trained = 0.0, 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect logits: the metrics are those of the whole validation set."""
@@ -95,6 +117,13 @@ class ClassifierModule(pl.LightningModule):
 
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _check(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ModelError(
+                f"the {name} is {value} at step {self.global_step}: nothing is kept; "
+                "try a smaller recipe.learning_rate"
+            )
 
     def _loss(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         weights = self.class_weights

@@ -70,7 +70,9 @@ def data(overrides: Overrides = None, json: AsJson = False) -> None:
 
 @app.command(
     epilog=example(
-        "pulmo train model=small_cnn recipe=finetune trainer.max_epochs=3", "pulmo train --stage"
+        "pulmo train model=small_cnn recipe=finetune trainer.max_epochs=3",
+        "pulmo train --stage",
+        "pulmo train --resume run.dir=runs/mine",
     )
 )
 def train(
@@ -82,6 +84,10 @@ def train(
         Path | None,
         typer.Option("--config", help="A whole configuration as JSON instead of KEY=VALUE."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with run.dir, or the newest run of these overrides."),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Train a model and write its run folder and bundle."""
@@ -91,9 +97,13 @@ def train(
     if whole and overrides:
         raise typer.BadParameter("--config is the whole configuration: leave KEY=VALUE out")
     config, places = read_file(whole) if whole else compose(overrides or []), settings.load()
-    from pulmo.jobs.train import train as run
+    from pulmo.jobs import train as job
+    from pulmo.jobs.run_folder import begun, recorded
 
-    trained = run(config, places.data_dir)
+    named = whole is None and all(word.startswith("run.") for word in overrides or [])
+    if resume and named and config.run.dir is not None and begun(Path(config.run.dir)):
+        config = recorded(Path(config.run.dir))
+    trained = (job.resume if resume else job.train)(config, places.data_dir)
     info = trained.bundle.info
     if not json:
         typer.echo(f"run    {trained.run_dir}")

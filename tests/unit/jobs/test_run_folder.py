@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.core.bundle import Lineage
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import ConfigError, DataError, ModelError
 from pulmo.jobs import run_folder
 
 
 @pytest.fixture
-def config(phantom_config: Config, tmp_path: Path) -> Config:
-    return phantom_config.model_copy(
-        update={"run": phantom_config.run.model_copy(update={"root": str(tmp_path)})}
-    )
+def config(tmp_path: Path) -> Config:
+    return compose(("data=phantom", f"run.root={tmp_path}"))
 
 
 def origin(config: Config, created_at: str = "2026-01-01T00:00:00+00:00") -> Lineage:
@@ -76,3 +75,49 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lineage.json").write_text("[]")
     with pytest.raises(ModelError, match="holds no run"):
         run_folder.read_lineage(tmp_path)
+
+
+def begin(folder: Path, config: Config, created_at: str) -> Path:
+    folder.mkdir()
+    run_folder.begin(folder, config, origin(config, created_at))
+    return folder
+
+
+def test_the_newest_unfinished_run_of_the_configuration_goes_on(
+    config: Config, tmp_path: Path
+) -> None:
+    other = config.model_copy(update={"seed": 7})
+    first = begin(tmp_path / "first", config, "2026-01-01T00:00:00+00:00")
+    second = begin(tmp_path / "second", config, "2026-01-02T00:00:00+00:00")
+    begin(tmp_path / "other", other, "2026-01-03T00:00:00+00:00")
+    damaged = begin(tmp_path / "damaged", config, "2026-01-04T00:00:00+00:00")
+    (damaged / "lineage.json").write_text("{")
+    assert run_folder.unfinished(config) == second
+    run_folder.update(second, status="done")
+    assert run_folder.unfinished(config) == first
+    run_folder.update(first, status="done")
+    assert run_folder.unfinished(config) == second
+    with pytest.raises(ModelError, match="no run of this configuration"):
+        run_folder.unfinished(config.model_copy(update={"seed": 8}))
+
+
+def test_a_run_goes_on_only_as_it_was_begun(config: Config, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "mine", config, "2026-01-01T00:00:00+00:00")
+    recorded = run_folder.recorded(folder)
+    assert recorded.run.dir == str(folder)
+    run_folder.agree(folder, recorded)
+    with pytest.raises(ConfigError, match=r"seed was 0 and is 7; give the overrides"):
+        run_folder.agree(folder, config.model_copy(update={"seed": 7}))
+    with pytest.raises(DataError, match="already holds a run"):
+        run_folder.begin(folder, config, origin(config))
+
+
+def test_only_one_training_works_in_a_folder(tmp_path: Path) -> None:
+    with run_folder.at_work(tmp_path):
+        with pytest.raises(ModelError, match="another training"), run_folder.at_work(tmp_path):
+            raise AssertionError("it must be locked")
+        (tmp_path / "beside").mkdir()
+        with run_folder.at_work(tmp_path / "beside"):
+            pass
+    with run_folder.at_work(tmp_path):
+        pass
