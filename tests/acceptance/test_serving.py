@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
 from hostile_pictures import bombs, hostile
 
 from pulmo.config.settings import Settings
@@ -27,6 +28,11 @@ PNG = {"Content-Type": "image/png"}
 LISTENING = "listening on "
 
 logger = logging.getLogger(__name__)  # the figures: --log-cli-level=INFO
+
+
+@pytest.fixture(autouse=True)
+def _quiet_client() -> None:
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -26,11 +26,14 @@ Explain = Annotated[bool, Query(description="Also return heat maps.")]
 logger = get_logger(__name__)
 
 
-def create_app(present: Present, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    present: Present, limits: Limits | None = None, hosts: frozenset[str] | None = None
+) -> FastAPI:
     """An application that answers with the model of `present`.
 
     The model is loaded when the application starts, unless it is there, and followed until it
-    ends. `app.state.draining.begun` makes it not ready and asks clients to close connections.
+    ends. With `hosts`, requests whose header Host names another one are refused.
+    `app.state.draining.begun` makes it not ready and asks clients to close their connections.
     """
     chosen = limits or Limits()
     pool, draining = Pool(chosen), Draining()
@@ -63,7 +66,7 @@ def create_app(present: Present, limits: Limits | None = None) -> FastAPI:
     _add_health(app, present, pool, draining)
     _add_model(app, present)
     _add_metrics(app, figures)
-    app.add_middleware(Watched, figures=figures, draining=draining)
+    app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
     return app
 
 

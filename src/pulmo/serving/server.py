@@ -23,6 +23,7 @@ HEAD_BYTES = 16 * 1024
 _MARGIN_SECONDS = 3.0  # for the application to say itself what is late
 _GRACE_SECONDS = 0.5  # for a request that was sent just before the server ended
 
+_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 logger = get_logger(__name__)
 
@@ -54,13 +55,19 @@ def make_server(app: FastAPI, limits: Limits, host: str, port: int) -> uvicorn.S
     return _Server(config, limits, app.state.draining)
 
 
-def require_safe(host: str, allow_anonymous: bool) -> None:
-    """Raise ConfigError where `host` would let strangers in without a word."""
-    if not (allow_anonymous or _is_loopback(host)):
+def known_hosts(host: str, allow_anonymous: bool) -> frozenset[str] | None:
+    """The names that a server at the address `host` goes by, None where it may have others.
+
+    Raises ConfigError where `host` would let strangers in without a word.
+    """
+    if allow_anonymous:
+        return None
+    if not _is_loopback(host):
         raise ConfigError(
             f"{host} can be reached from other machines and nobody is asked for a key: serve "
             "127.0.0.1, or set PULMO_ALLOW_ANONYMOUS=1 if that is meant"
         )
+    return _OWN_NAMES | {f"[{host}]" if ":" in host else host}
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,5 +1,6 @@
 """What a server tells of itself: a request id on every answer, and figures for Prometheus."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulmo.logs import get_logger
@@ -17,6 +18,7 @@ from pulmo.serving.models import Present
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _UNFORESEEN = "the server failed on this request; its log says why"
+_NOT_HERE = "this server does not go by the name that the header Host says"
 
 logger = get_logger(__name__)
 
@@ -69,8 +71,10 @@ class Figures(Collector):
 class Watched:
     """Gives every request an id, counts and times it, and sets the headers of every answer."""
 
-    def __init__(self, app: ASGIApp, figures: Figures, draining: "Draining") -> None:
-        self._app, self._figures, self._draining = app, figures, draining
+    def __init__(
+        self, app: ASGIApp, figures: Figures, draining: "Draining", hosts: frozenset[str] | None
+    ) -> None:
+        self._app, self._figures, self._draining, self._hosts = app, figures, draining, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -95,7 +99,8 @@ class Watched:
             await send(message)
 
         try:
-            await self._app(scope, receive, answer)
+            app = self._app if self._is_meant(scope) else _misdirected
+            await app(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", state["id"])
             if status:  # half an answer is on its way: the connection must break
@@ -106,6 +111,19 @@ class Watched:
             route = getattr(scope.get("route"), "path", "none")
             self._figures.requests.labels(route, str(status)).inc()
             self._figures.seconds.labels(route).observe(time.perf_counter() - begun)
+
+    def _is_meant(self, scope: Scope) -> bool:
+        """Whether the request names this server; a page elsewhere may resolve its name to us."""
+        if self._hosts is None:
+            return True
+        host = Headers(scope=scope).get("host", "")
+        return re.sub(r":\d*$", "", host).lower() in self._hosts
+
+
+async def _misdirected(scope: Scope, receive: Receive, send: Send) -> None:
+    state = scope["state"]
+    told = problems.answer(400, _NOT_HERE, state["id"], {}, unread=state["unread"])
+    await told(scope, receive, send)
 
 
 class Draining:

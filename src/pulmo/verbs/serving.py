@@ -38,13 +38,13 @@ def serve(
     from pulmo.serving.app import create_app
     from pulmo.serving.limits import Limits
     from pulmo.serving.models import Present
-    from pulmo.serving.server import make_server, require_safe
+    from pulmo.serving.server import known_hosts, make_server
     from pulmo.verbs.predictions import in_production
     from pulmo.wiring import open_source
 
     places = settings.load()
-    require_safe(host, places.allow_anonymous)
+    hosts = known_hosts(host, places.allow_anonymous)
     present = Present(open_source(places, model or in_production(places)))
     present.refresh()
     limits = Limits(workers=len(os.sched_getaffinity(0)))
-    make_server(create_app(present, limits), limits, host, port).run()
+    make_server(create_app(present, limits, hosts), limits, host, port).run()

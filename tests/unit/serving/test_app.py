@@ -222,6 +222,29 @@ def test_every_answer_has_an_id_and_is_never_guessed_to_be_a_page(client: TestCl
         assert head["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("[::1]:8000", 200),
+        ("evil.example", 400),
+        ("localhost.evil.example:80", 400),
+        ("evil.example:80@localhost", 400),
+        ("", 400),
+    ],
+)
+def test_a_name_that_somebody_else_chose_is_refused(
+    present: Present, grey_png: Encode, host: str, status: int
+) -> None:
+    app = create_app(present, hosts=frozenset({"localhost", "[::1]"}))
+    with TestClient(app) as client:
+        answer = client.post("/predict", content=grey_png(5), headers={**PNG, "Host": host})
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.headers["Content-Type"] == "application/problem+json"
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/livez", 405)])
 def test_what_is_not_there_is_a_problem(
     client: TestClient, method: str, path: str, status: int

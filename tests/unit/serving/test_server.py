@@ -11,7 +11,7 @@ from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
-from pulmo.serving.server import HEAD_BYTES, make_server, require_safe
+from pulmo.serving.server import HEAD_BYTES, known_hosts, make_server
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
 QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
@@ -150,13 +150,15 @@ def test_the_end_waits_for_a_request_that_has_begun(
     assert b"connection: close" in told.lower()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_this_machine_alone_is_always_safe(host: str) -> None:
-    require_safe(host, allow_anonymous=False)
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
+def test_a_server_of_this_machine_alone_knows_its_names(host: str) -> None:
+    own = {"localhost", "127.0.0.1", "[::1]"}
+    assert known_hosts(host, allow_anonymous=False) == own | {host}
+    assert known_hosts("::1", allow_anonymous=False) == own
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
 def test_strangers_are_let_in_only_when_that_is_meant(host: str) -> None:
     with pytest.raises(ConfigError, match="PULMO_ALLOW_ANONYMOUS"):
-        require_safe(host, allow_anonymous=False)
-    require_safe(host, allow_anonymous=True)
+        known_hosts(host, allow_anonymous=False)
+    assert known_hosts(host, allow_anonymous=True) is None
