@@ -17,12 +17,7 @@ RECIPES = (
     ("model=small_cnn", "recipe=finetune", "model.image_size=48", "trainer.max_epochs=2"),
     ("model=small_cnn", "recipe=finetune", "model.image_size=48", "trainer.max_epochs=2", "seed=1"),
 )
-EASY = (
-    "gate.floors.auroc=0.1",
-    "gate.floors.balanced_accuracy=0.1",
-    "gate.min_per_class=2",
-    "gate.margin=0.9",
-)
+DONE, REFUSED = 0, 3
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +39,23 @@ def clone(source: Path, folder: Path) -> Path:
 
 
 def pulmo(
-    folder: Path, places: dict[str, str], *arguments: str, expect: int = 0
+    folder: Path, places: dict[str, str], *arguments: str, expect: tuple[int, ...] = (DONE,)
 ) -> subprocess.CompletedProcess[str]:
     command = ["uv", "run", "--locked", "-q", "main.py", *arguments]
     done = subprocess.run(
         command, cwd=folder, env=places, capture_output=True, text=True, check=False
     )
-    assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode in expect, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done
 
 
-def told(folder: Path, places: dict[str, str], *arguments: str, expect: int = 0) -> Any:
-    return json.loads(pulmo(folder, places, *arguments, "--json", expect=expect).stdout)
+def told(folder: Path, places: dict[str, str], *arguments: str) -> Any:
+    return json.loads(pulmo(folder, places, *arguments, "--json").stdout)
+
+
+def register(folder: Path, places: dict[str, str], run: str) -> subprocess.CompletedProcess[str]:
+    """Stage a run: it is registered, whatever the gate says of so small a model."""
+    return pulmo(folder, places, "registry", "stage", run, expect=(DONE, REFUSED))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, places: dict[str, str]) -
     for number, recipe in enumerate(RECIPES):
         run = f"runs/{number}"
         pulmo(folder, places, "train", *DATA, *recipe, f"run.dir={run}")
-        pulmo(folder, places, "registry", "stage", run, *EASY)
+        register(folder, places, run)
     return folder
 
 
@@ -101,11 +101,11 @@ def test_a_model_from_an_unclean_tree_says_so_and_is_refused(
 ) -> None:
     (workshop / "README.md").write_text("changed")
     pulmo(workshop, places, "train", *DATA, *RECIPES[1], "seed=2", "run.dir=runs/unclean")
-    staged = pulmo(workshop, places, "registry", "stage", "runs/unclean", *EASY)
+    staged = register(workshop, places, "runs/unclean")
     assert f"{MODEL}:v3 can never be reproduced: it was trained with uncommitted" in staged.stderr
     assert (
         "can never be reproduced"
         in pulmo(elsewhere, places, "registry", "show", f"{MODEL}:v3").stdout
     )
-    refused = pulmo(elsewhere, places, "reproduce", f"{MODEL}:v3", expect=3)
+    refused = pulmo(elsewhere, places, "reproduce", f"{MODEL}:v3", expect=(REFUSED,))
     assert "uncommitted changes" in refused.stderr

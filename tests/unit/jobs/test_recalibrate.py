@@ -10,11 +10,12 @@ from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.core.bundle import WEIGHTS, Bundle, Lineage, verify
 from pulmo.data.manifest import TRAIN, VAL, DataSet, Manifest, load, store
-from pulmo.errors import DataError, ModelError, RefusedError
+from pulmo.errors import ConfigError, DataError, ModelError, RefusedError
 from pulmo.jobs import run_folder
 from pulmo.jobs.data import prepare
-from pulmo.jobs.recalibrate import RECALIBRATED, extended, recalibrate
-from pulmo.jobs.train import export, network_spec
+from pulmo.jobs.lineage import RECALIBRATED
+from pulmo.jobs.recalibrate import extended, recalibrate
+from pulmo.jobs.train import export, network_spec, resume
 from pulmo.models.catalog import build
 
 SMALL = (
@@ -91,10 +92,12 @@ def test_other_choices_give_another_model_of_the_same_weights(
     assert "done" in (made.run_dir / "run.json").read_text()
 
 
-def test_a_run_without_training_is_never_exported_as_if_trained(
+def test_a_run_without_training_is_neither_resumed_nor_exported_as_if_trained(
     model: Bundle, home: Path, tmp_path: Path
 ) -> None:
     run = recalibrate(model, configured(tmp_path), home / "data").run_dir
+    with pytest.raises(ConfigError, match=f"was {RECALIBRATED} .* no training to go on with"):
+        resume(configured(tmp_path), home / "data")
     (run / "bundle").rename(run / "aside")
     with pytest.raises(ModelError, match="no trained weights"):
         export(run, home / "data")
