@@ -1,6 +1,8 @@
 """A server under what the internet does to one: hostile files, slow clients, restarts, swaps."""
 
+import asyncio
 import base64
+import io
 import logging
 import os
 import signal
@@ -17,9 +19,12 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from hostile_pictures import bombs, hostile
+from PIL import Image
 
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
+from pulmo.core.wire import Answer
+from pulmo.serving.models import Model
 from pulmo.wiring import open_registry
 
 ROOT = Path(__file__).parents[2]
@@ -274,3 +279,62 @@ def test_twenty_thousand_requests_leave_no_trace(
     logger.info(f"{before:.1f} → {after:.1f} MiB, {opened} → {still} descriptors")
     assert after - before <= 8
     assert abs(still - opened) <= 2
+
+
+def test_real_pictures_are_answered_over_http_as_in_the_process(
+    make_bundle: Callable[..., Bundle], shared_data: Path, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", outliers=None)
+    paths = sorted(shared_data.glob("chest_xray/**/*.jpeg"))
+    paths = paths[:: len(paths) // 300][:300]
+    expected = [Model(bundle).answer([path.read_bytes()], explain=False)[0] for path in paths]
+    gap = 0.0
+    with serving(bundle.path) as (_, url), httpx.Client(base_url=url, timeout=30) as client:
+        for path, plain in zip(paths, expected, strict=True):
+            data = path.read_bytes()
+            head = {"Content-Type": "image/jpeg"}
+            for answer in (
+                client.post("/predict", content=data, headers=head),
+                client.post("/predict", files={"file": (path.name, data)}),
+                client.post("/predict", json={"image": base64.b64encode(data).decode()}),
+            ):
+                told = Answer.model_validate_json(answer.content)
+                assert (told.prediction, told.decision) == (plain.prediction, plain.decision)
+                assert told.input_sha256 == plain.input_sha256
+                gap = max(gap, abs(told.probability - plain.probability))
+    labels = {plain.prediction for plain in expected}
+    logger.info(f"{len(expected)} pictures, {labels}, largest gap {gap:.1e}")
+    assert len(expected) == 300
+    assert labels == {"DARK", "BRIGHT"}
+    assert gap <= 1e-4
+
+
+def test_an_overloaded_server_refuses_and_recovers(toy_bundle: Bundle) -> None:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((2000, 2000)).save(buffer, "PNG")
+    picture = buffer.getvalue()
+    told: list[httpx.Response] = []
+
+    async def hammer(client: httpx.AsyncClient, end: float) -> None:
+        while time.perf_counter() < end:
+            told.append(await client.post("/predict", content=picture, headers=PNG))
+
+    async def overload(url: str) -> None:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+            end = time.perf_counter() + 60
+            await asyncio.gather(*(hammer(client, end) for _ in range(200)))
+
+    with serving(toy_bundle.path) as (process, url):
+        asyncio.run(overload(url))
+        begun = time.perf_counter()
+        with httpx.Client(base_url=url) as client:
+            while client.post("/predict", content=picture, headers=PNG).status_code != 200:
+                time.sleep(0.05)
+        recovered = time.perf_counter() - begun
+        assert process.poll() is None
+    shed = [answer for answer in told if answer.status_code == 503]
+    logger.info(f"{len(told)} answers, {len(shed)} of them 503; recovered in {recovered:.2f} s")
+    assert {answer.status_code for answer in told} == {200, 503}
+    assert all(answer.headers["Retry-After"] == "1" for answer in shed)
+    assert recovered <= 5
