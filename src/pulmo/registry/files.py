@@ -28,13 +28,14 @@ class BundleFiles(Protocol):
 def open_files(url: str, *, cache: Path | None = None) -> BundleFiles:
     """The store at `url`: a folder (`models/bundles`, `file:///srv/bundles`) or an fsspec URL.
 
-    Nothing is made before the first bundle is stored. `cache` holds copies of remote bundles.
+    Nothing is made before the first bundle is stored. `cache` holds copies of remote bundles,
+    `models/cache` if left out.
     Raises RegistryError for a protocol that is unknown or whose package is missing.
     """
     protocol, separator, path = url.partition("://")
     if not separator or protocol == "file":
         return FolderFiles(Path(path if separator else url))
-    return RemoteFiles(url, cache or Path.home() / ".cache" / "pulmo" / "bundles")
+    return RemoteFiles(url, cache or Path("models/cache"))
 
 
 class FolderFiles:

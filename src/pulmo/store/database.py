@@ -103,11 +103,12 @@ def _parse(url: str) -> URL:
         target = make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            f"the database URL {url!r} is not understood: write sqlite:///folder/registry.db or "
+            "the database URL (PULMO_REGISTRY_URL) is not understood: write "
+            "sqlite:///folder/registry.db or "
             "postgresql+psycopg://user@host/name"
         ) from error
     if target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:"):
-        raise ConfigError(f"the database URL {url!r} names no file: write sqlite:///folder/name.db")
+        raise ConfigError(f"the database URL {url} names no file: write sqlite:///folder/name.db")
     return target
 
 

@@ -20,7 +20,7 @@ def registry(tmp_path: Path) -> LocalRegistry:
 
 @pytest.fixture
 def a_bundle(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Callable[..., Bundle]:
-    """`a_bundle(2, score=0.7, seed=1)`: models differ by number, origins by seed; score may be None."""
+    """`a_bundle(2, score=0.7, seed=1)`: models differ by number, origins by seed."""
 
     def build(
         number: int, *, name: str = "toy", score: float | None = 0.9, seed: int = 0

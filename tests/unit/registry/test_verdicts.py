@@ -73,7 +73,7 @@ def test_a_passing_version_is_promoted_on_its_evidence(
 def test_an_untested_version_is_refused_with_the_command_that_tests_it(
     registry: LocalRegistry, put: Put
 ) -> None:
-    with pytest.raises(RefusedError, match="not been tested.*`pulmo registry stage toy:v0`"):
+    with pytest.raises(RefusedError, match=r"not been tested.*`pulmo registry stage toy:v0`"):
         promote(registry, put(1))
     assert in_production(registry) is None
 

@@ -70,10 +70,14 @@ def test_connections_are_durable_strict_and_patient(
 
 
 def test_an_exception_drops_the_whole_transaction(opened: Database) -> None:
-    with pytest.raises(KeyError), opened.write() as session:
-        session.add(ModelRow(name="toy", next_number=0))
-        session.flush()
-        raise KeyError
+    def fail_late() -> None:
+        with opened.write() as session:
+            session.add(ModelRow(name="toy", next_number=0))
+            session.flush()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_late()
     assert scalar(opened, "SELECT count(*) FROM models") == 0
 
 
@@ -108,11 +112,13 @@ def test_a_locked_database_cannot_be_switched_to_wal(
 
 
 def test_a_full_disk_is_told_and_nothing_is_kept(opened: Database) -> None:
-    with pytest.raises(RegistryError, match="make room"), opened.write() as session:
-        session.execute(text("PRAGMA max_page_count=1"))
-        for number in range(2000):
-            session.add(ModelRow(name=f"toy-{number}" * 8, next_number=0))
-        session.flush()
+    def overfill() -> None:
+        with opened.write() as session:
+            session.execute(text("PRAGMA max_page_count=1"))
+            session.add_all(ModelRow(name=f"toy-{n}" * 8, next_number=0) for n in range(2000))
+
+    with pytest.raises(RegistryError, match="make room"):
+        overfill()
     assert scalar(opened, "SELECT count(*) FROM models") == 0
 
 
@@ -126,7 +132,7 @@ def test_a_reader_never_writes(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_nothing_learns_how_to_begin_and_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="no registry at .* yet: `pulmo train --stage`"):
+    with pytest.raises(RegistryError, match=r"no registry at .* yet: `pulmo train --stage`"):
         open_database(f"sqlite:///{tmp_path}/models/registry.db", read_only=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -179,7 +185,7 @@ def test_a_folder_in_place_of_the_file_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
-    with pytest.raises(RegistryError, match="folder of .* cannot be made"):
+    with pytest.raises(RegistryError, match=r"folder of .* cannot be made"):
         open_database(f"sqlite:///{tmp_path}/models/registry.db")
 
 
