@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pulmo import logs
+from pulmo import __version__, logs
 from pulmo.config.schema import DataConfig
 from pulmo.core.bundle import file_digest, sha256
 from pulmo.data import files
@@ -145,7 +145,8 @@ def _download(url: str, part: Path, blind: bool) -> None:
 
 def _attempt(url: str, part: Path, blind: bool) -> None:
     try:
-        request = urllib.request.Request(url, headers=_range(url, part, blind))  # noqa: S310
+        headers = {"User-Agent": f"pulmo/{__version__}", **_range(url, part, blind)}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             _receive(url, answer, part, blind)
     except urllib.error.HTTPError as error:
