@@ -6,7 +6,8 @@ import pytest
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
 from pulmo.errors import ConfigError, ModelError, NotFoundError
-from pulmo.wiring import open_bundle, open_registry
+from pulmo.serving.models import Following, Pinned
+from pulmo.wiring import open_bundle, open_registry, open_source
 
 
 @pytest.fixture
@@ -45,3 +46,12 @@ def test_what_names_no_bundle_is_refused(settings: Settings, tmp_path: Path) -> 
         open_bundle(settings, "No Model")
     with pytest.raises(NotFoundError):
         open_bundle(settings, "toy:v0")
+
+
+def test_an_alias_is_followed_and_all_else_stays(settings: Settings, toy_bundle: Bundle) -> None:
+    version = open_registry(settings).register(toy_bundle.path, actor="me")
+    assert isinstance(open_source(settings, "toy:latest"), Following)
+    for target in ("toy:v0", f"toy@{version.model_digest}", str(toy_bundle.path)):
+        source = open_source(settings, target)
+        assert isinstance(source, Pinned)
+        assert source.newest(None).name.digest == version.model_digest

@@ -20,6 +20,7 @@ from pulmo.serving.watching import Draining
 
 IDLE_SECONDS = 5  # how long a connection without a request is kept
 HEAD_BYTES = 16 * 1024
+BACKLOG = 2048  # connections that wait to be taken
 _MARGIN_SECONDS = 3.0  # for the application to say itself what is late
 _GRACE_SECONDS = 0.5  # for a request that was sent just before the server ended
 
@@ -28,10 +29,20 @@ _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 logger = get_logger(__name__)
 
 
-def make_server(app: FastAPI, limits: Limits, host: str, port: int) -> uvicorn.Server:
-    """A server of `app`, made by `create_app` with the same limits; `run` serves until a signal.
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes any free one. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{host} port {port} cannot be served: {reason}") from error
 
-    Port 0 takes any free one.
+
+def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """A server of `app`, made by `create_app` with the same limits.
+
+    Its `run` takes the sockets of `listen` and serves until a signal ends it.
     """
 
     class Connection(_Connection):
@@ -39,8 +50,6 @@ def make_server(app: FastAPI, limits: Limits, host: str, port: int) -> uvicorn.S
 
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=Connection,
         ws="none",
         lifespan="on",

@@ -32,13 +32,11 @@ def serve(
 
     Ends on SIGTERM, after what was accepted is answered.
     """
-    import os
-
     from pulmo.config import settings
     from pulmo.serving.app import create_app
     from pulmo.serving.limits import Limits
     from pulmo.serving.models import Present
-    from pulmo.serving.server import known_hosts, make_server
+    from pulmo.serving.server import known_hosts, listen, make_server
     from pulmo.verbs.predictions import in_production
     from pulmo.wiring import open_source
 
@@ -46,5 +44,14 @@ def serve(
     hosts = known_hosts(host, places.allow_anonymous)
     present = Present(open_source(places, model or in_production(places)))
     present.refresh()
-    limits = Limits(workers=len(os.sched_getaffinity(0)))
-    make_server(create_app(present, limits, hosts), limits, host, port).run()
+    limits = Limits(workers=_cores())
+    make_server(create_app(present, limits, hosts), limits).run([listen(host, port)])
+
+
+def _cores() -> int:
+    """The cores that this process may use; a container may have fewer than its machine."""
+    import os
+
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -11,7 +11,7 @@ from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
-from pulmo.serving.server import HEAD_BYTES, known_hosts, make_server
+from pulmo.serving.server import HEAD_BYTES, known_hosts, listen, make_server
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
 QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
@@ -19,13 +19,14 @@ QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
 
 @contextmanager
 def running(present: Present, limits: Limits) -> Iterator[tuple[uvicorn.Server, int]]:
-    server = make_server(create_app(present, limits), limits, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
+    server = make_server(create_app(present, limits), limits)
+    taken = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([taken],))
     thread.start()
     while not server.started:
         assert thread.is_alive()
     try:
-        yield server, server.servers[0].sockets[0].getsockname()[1]
+        yield server, taken.getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
@@ -148,6 +149,13 @@ def test_the_end_waits_for_a_request_that_has_begun(
             told = everything(client)
     assert told.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in told.lower()
+
+
+def test_an_address_that_is_taken_is_told(port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1 port {port} cannot be served"):
+        listen("127.0.0.1", port)
+    with pytest.raises(ConfigError, match="cannot be served"):
+        listen("no host", 0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
