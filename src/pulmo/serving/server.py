@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import ctypes
 import socket
+import struct
+import sys
 import uuid
 from ipaddress import ip_address
 
@@ -22,6 +25,8 @@ IDLE_SECONDS = 5  # how long a connection without a request is kept
 HEAD_BYTES = 16 * 1024
 BACKLOG = 2048  # connections that wait to be taken
 _MARGIN_SECONDS = 3.0  # for the application to say itself what is late
+_SETTLE_SECONDS = 0.1  # for connections that are made and not yet taken
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 _GRACE_SECONDS = 0.5  # for a request that was sent just before the server ended
 
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -86,6 +91,25 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def turn_away(listener: socket.socket) -> None:
+    """Let a listening socket take nobody new, where the system can (Linux, packet filters).
+
+    Closing it resets connections that are made and not yet taken, their requests with them; so
+    first whoever still knocks (SYN, RFC 9293, 3.1) is not heard, and asks again when it is closed.
+    """
+    steps = (
+        (0x30, 0, 0, 13),  # load the byte of flags
+        (0x45, 0, 1, 0x02),  # SYN? go on, else skip one
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass
+    )
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            program = struct.pack("HP", len(steps), ctypes.addressof(code))
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
 class _Server(uvicorn.Server):
     """Ends in three steps: not ready but serving, no new connections, done."""
 
@@ -105,6 +129,9 @@ class _Server(uvicorn.Server):
         """Serve a little longer while clients learn of the end, then finish what was taken."""
         self._draining.begun = True
         await asyncio.sleep(self._limits.linger_s)
+        for listener in sockets or []:
+            turn_away(listener)
+        await asyncio.sleep(_SETTLE_SECONDS)
         await super().shutdown(sockets)
 
 

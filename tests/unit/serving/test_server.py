@@ -1,5 +1,6 @@
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
-from pulmo.serving.server import HEAD_BYTES, known_hosts, listen, make_server
+from pulmo.serving.server import HEAD_BYTES, known_hosts, listen, make_server, turn_away
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
 QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
@@ -156,6 +157,22 @@ def test_an_address_that_is_taken_is_told(port: int) -> None:
         listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match="cannot be served"):
         listen("no host", 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packet filters are Linux's")
+def test_who_is_connected_is_heard_and_newcomers_are_not() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address) as early:
+            early.sendall(b"asked ")
+            turn_away(listener)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.1)
+            taken, _ = listener.accept()
+            with taken:
+                early.sendall(b"twice")
+                early.shutdown(socket.SHUT_WR)
+                assert everything(taken) == b"asked twice"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
