@@ -113,7 +113,7 @@ def write(folder: Path, seat: str) -> None:
         move, lost = move_once(registry, seat, draw)
         moved.append(move)
         conflicts += lost
-    print(json.dumps({"moved": moved, "registered": registered, "conflicts": conflicts}))
+    json.dump({"moved": moved, "registered": registered, "conflicts": conflicts}, sys.stdout)
 
 
 def test_sixteen_writers_lose_nothing(tmp_path: Path) -> None:

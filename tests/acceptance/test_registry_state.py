@@ -1,4 +1,4 @@
-"""The state machine of the quick suite, run long: no sequence of verbs reaches production untested."""
+"""The quick suite's state machine, run long: no sequence of verbs serves what is untested."""
 
 import os
 import subprocess
