@@ -19,6 +19,11 @@ SMALL = (
 EASY = (
     "gate.floors.auroc=0.1",
     "gate.floors.balanced_accuracy=0.1",
+    "gate.class_floor=0",
+    "gate.ece=1",
+    "gate.stability=0",
+    "gate.nonsense=0",
+    "gate.latency_ratio=100",
     "gate.min_per_class=2",
     "gate.resamples=200",
 )
