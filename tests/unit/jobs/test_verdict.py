@@ -10,7 +10,7 @@ from pulmo.jobs.verdict import read_junit, write_reports
 JUNIT = """<?xml version="1.0"?><testsuites><testsuite>
 <testcase classname="a" name="test_good"><properties>
   <property name="detail" value="AUROC 0.98"/></properties></testcase>
-<testcase classname="a" name="test_bad"><failure message="AssertionError: too low&#10;more">x</failure>
+<testcase name="test_bad"><failure message="AssertionError: too low&#10;more">x</failure>
 </testcase>
 <testcase classname="a" name="test_crashed"><error message="boom">x</error></testcase>
 <testcase classname="a" name="test_skipped"><skipped message="no data">x</skipped></testcase>
