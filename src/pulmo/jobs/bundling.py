@@ -24,6 +24,7 @@ from pulmo.core.bundle import (
 from pulmo.core.decision import Outputs, fit_outliers
 from pulmo.core.preprocess import InputSpec, Pixels
 from pulmo.core.statistics import picture_statistics
+from pulmo.data import files
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet
 from pulmo.inference.engine import Engine
@@ -95,7 +96,7 @@ def _publish(folder: Path, **contents: Any) -> Bundle:
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     written = write(partial, **contents)
-    partial.rename(folder)
+    files.publish(partial, folder)
     return written.model_copy(update={"path": folder})
 
 

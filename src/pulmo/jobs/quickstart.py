@@ -20,7 +20,7 @@ from pulmo.jobs import release, run_folder
 from pulmo.jobs.data import prepare
 from pulmo.jobs.evaluate import evaluate
 from pulmo.jobs.predict import predict
-from pulmo.jobs.train import train
+from pulmo.jobs.train import resume
 
 ACTOR = "quickstart"
 PICTURES = 6
@@ -69,13 +69,9 @@ def quickstart(config: Config, settings: Settings, registry: Registry, say: Say)
 
 
 def _trained(config: Config, settings: Settings, folder: Path) -> Bundle:
-    """The bundle of a finished run in `folder`; a run that did not finish is begun again."""
-    bundle = folder / run_folder.BUNDLE
-    if bundle.is_dir():
-        return verify(bundle)
-    run_folder.discard(folder)
+    """The bundle of the run in `folder`, which is begun, gone on with or found finished."""
     placed = config.model_copy(update={"run": config.run.model_copy(update={"dir": str(folder)})})
-    return train(placed, settings.data_dir).bundle
+    return resume(placed, settings.data_dir).bundle
 
 
 def _evaluated(bundle: Bundle, dataset: DataSet, config: Config, out: Path) -> Path:
