@@ -43,6 +43,8 @@ def serving(target: object, settings: Settings | None = None) -> Iterator[Server
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **places},
+        # Whoever starts the tests in the background may have had Ctrl-C ignored for all of them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
         assert process.stderr is not None
