@@ -20,7 +20,13 @@ from pulmo.core.ports import Registry, Version
 from pulmo.jobs.predict import predict
 from pulmo.wiring import open_registry
 
-PROGRAM = "from pulmo.main import run; run()"
+# Whoever starts the tests in the background may have had Ctrl-C ignored for all their children.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pulmo.main import run
+run()
+"""
 LISTENING = "listening on "
 
 
@@ -43,8 +49,6 @@ def serving(target: object, settings: Settings | None = None) -> Iterator[Server
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **places},
-        # Whoever starts the tests in the background may have had Ctrl-C ignored for all of them.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
         assert process.stderr is not None
