@@ -32,10 +32,15 @@ class Settings(BaseSettings):
 
     def public(self) -> dict[str, str]:
         """Every setting as text that may be shown: user names and passwords in URLs are hidden."""
-        return {name: _USERINFO.sub("***@", value) for name, value in self._given().items()}
+        return {name: shown(value) for name, value in self._given().items()}
 
     def _given(self) -> dict[str, str]:
         return {k: str(value) for k, value in self.model_dump().items() if value is not None}
+
+
+def shown(text: str) -> str:
+    """Text that may be printed: user names and passwords in its URLs are hidden."""
+    return _USERINFO.sub("***@", text)
 
 
 def load() -> Settings:

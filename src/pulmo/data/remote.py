@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from pulmo import logs
+from pulmo.config.settings import shown
 from pulmo.core.bundle import sha256
 from pulmo.data import files, manifest
 from pulmo.data.manifest import INFO, TABLE, DataSet, Row, home_of, open_at
@@ -77,8 +78,8 @@ def _fetch(data_dir: Path, url: str, digest: str) -> DataSet:
     with _reached(url):
         if not system.exists(f"{place}/{INFO}"):
             raise DataError(
-                f"no data set in {data_dir} or at {url} has the digest {digest[:16]}…: push it "
-                f"from a machine that has it (`pulmo data-push` with {VARIABLE} set)"
+                f"no data set in {data_dir} or at {shown(url)} has the digest {digest[:16]}…: "
+                f"push it from a machine that has it (`pulmo data-push` with {VARIABLE} set)"
             )
         table, info = (system.cat_file(f"{place}/{name}") for name in (TABLE, INFO))
     document = _document(info, url)
@@ -110,7 +111,9 @@ def _fetch_pictures(system: Any, place: str, url: str, rows: tuple[Row, ...], ta
         with _reached(url):
             encoded = system.cat_file(f"{place}/{PICTURES}/{row.sha256}")
         if sha256(encoded) != row.sha256:
-            raise DataError(f"{url} gave another picture than {row.path}: push the data set anew")
+            raise DataError(
+                f"{shown(url)} gave another picture than {row.path}: push the data set anew"
+            )
         files.write(path, encoded)
 
     for _ in each(bring, rows, "fetching"):
@@ -136,9 +139,9 @@ def _document(info: bytes, url: str) -> dict[str, Any]:
     try:
         document = json.loads(info)
     except ValueError as error:
-        raise DataError(f"{INFO} at {url} is damaged: push the data set anew") from error
+        raise DataError(f"{INFO} at {shown(url)} is damaged: push the data set anew") from error
     if not isinstance(document, dict):
-        raise DataError(f"{INFO} at {url} describes no data set: push it anew")
+        raise DataError(f"{INFO} at {shown(url)} describes no data set: push it anew")
     return document
 
 
@@ -158,5 +161,5 @@ def _reached(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # each file system raises what its client library likes
         raise DataError(
-            f"{url} ({VARIABLE}) cannot be reached or used: {type(error).__name__}: {error}"
+            shown(f"{url} ({VARIABLE}) cannot be reached or used: {type(error).__name__}: {error}")
         ) from error

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from pulmo.config.settings import shown
 from pulmo.core.bundle import FILES, SUMS, Bundle, sha256, verify
 from pulmo.errors import ModelError, NotFoundError, PulmoError, RegistryError
 
@@ -121,7 +122,8 @@ class RemoteFiles:
         with _reached(self._url):
             if not self._system.exists(f"{remote}/{SUMS}"):
                 raise NotFoundError(
-                    f"the files of bundle {digest} are not at {self._url}: check PULMO_FILES_URL"
+                    f"the files of bundle {digest} are not at {shown(self._url)}: check "
+                    "PULMO_FILES_URL"
                 )
             for name in (*FILES, SUMS):
                 self._system.get_file(f"{remote}/{name}", str(folder / name))
@@ -198,4 +200,5 @@ def _reached(url: str) -> Iterator[None]:
     except PulmoError:
         raise
     except Exception as error:  # each file system raises what its client library likes
-        raise RegistryError(f"the bundles at {url} cannot be reached or used: {error}") from error
+        told = shown(f"the bundles at {url} cannot be reached or used: {error}")
+        raise RegistryError(told) from error

@@ -43,3 +43,8 @@ def test_the_environment_of_settings_gives_them_again(monkeypatch: pytest.Monkey
 def test_what_is_not_set_is_neither_shown_nor_passed_on() -> None:
     assert "data_url" not in settings.load().public()
     assert "PULMO_DATA_URL" not in settings.load().environment()
+
+
+def test_what_is_shown_of_an_url_names_nobody_and_no_password() -> None:
+    told = settings.shown("gs://ann:secret@host/place cannot be reached; see s3://bob@x")
+    assert told == "gs://***@host/place cannot be reached; see s3://***@x"
