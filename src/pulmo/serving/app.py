@@ -128,9 +128,9 @@ def _work(
     def work() -> bytes:
         begun = time.perf_counter()
         pictures = bodies.pictures(body, content_type)
-        answers = model.answer(pictures.encoded, explain=explain)
-        for answer in answers:
-            figures.answers.labels(answer.decision).inc()
+        answered = model.answered(pictures.encoded, explain=explain)
+        figures.note(answered)
+        answers = tuple(one.answer for one in answered)
         figures.inference.observe(time.perf_counter() - begun)
         told = Answers(answers=answers) if pictures.many else answers[0]
         return told.model_dump_json(exclude_unset=True).encode()

@@ -4,6 +4,7 @@ import io
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,16 @@ from pulmo.inference.engine import BATCH, load
 from pulmo.logs import get_logger
 
 logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer and what it came from: pixels uint8 [C, H, W] and embedding float32 [D], if any."""
+
+    answer: wire.Answer
+    pixels: Pixels
+    embedding: NDArray[np.float32] | None
+    distance: float | None
 
 
 class Model:
@@ -47,7 +58,11 @@ class Model:
         )
 
     def answer(self, encoded: Sequence[bytes], *, explain: bool) -> tuple[wire.Answer, ...]:
-        """One answer a picture, all or none.
+        """One answer a picture, all or none; raises as `answered`."""
+        return tuple(one.answer for one in self.answered(encoded, explain=explain))
+
+    def answered(self, encoded: Sequence[bytes], *, explain: bool) -> tuple[Answered, ...]:
+        """One answer a picture with what it came from, all or none.
 
         Raises DataError for a picture that cannot be read, InvalidError where an explanation is
         asked of a model that has none.
@@ -64,7 +79,9 @@ class Model:
                 index = int(outputs.probabilities[row].argmax())
                 index = index if answer.class_index is None else answer.class_index
                 drawn = _drawn(shown, outputs.saliency[row, index])
-            told.append(self._told(answer, encoded[row], drawn))
+            embedding = None if outputs.embedding is None else outputs.embedding[row]
+            made = self._told(answer, encoded[row], drawn)
+            told.append(Answered(made, read[row][0], embedding, answer.distance))
         return tuple(told)
 
     def _read(

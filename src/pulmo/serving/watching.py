@@ -3,7 +3,7 @@
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pulmo.logs import get_logger
 from pulmo.serving import problems
 from pulmo.serving.limits import Pool
-from pulmo.serving.models import Present
+from pulmo.serving.models import Answered, Present
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _UNFORESEEN = "the server failed on this request; its log says why"
@@ -49,6 +49,11 @@ class Figures(Collector):
             "pulmo_answers", "Pictures answered.", ("decision",), registry=self.registry
         )
         self.registry.register(self)
+
+    def note(self, answered: Sequence[Answered]) -> None:
+        """Count answers."""
+        for one in answered:
+            self.answers.labels(one.answer.decision).inc()
 
     def collect(self) -> Iterator[Metric]:
         """What is looked up when it is asked for."""
