@@ -25,6 +25,9 @@ class BundleFiles(Protocol):
         Raises NotFoundError where it is missing, ModelError where it is damaged.
         """
 
+    def holds(self, digest: str) -> bool:
+        """Whether every file of a stored bundle is there now; their bytes are not read."""
+
 
 def open_files(url: str, *, cache: Path | None = None) -> BundleFiles:
     """The store at `url`: a folder (`models/bundles`, `file:///srv/bundles`) or an fsspec URL.
@@ -59,12 +62,16 @@ class FolderFiles:
                 )
             return _require_digest(folder, digest)
 
+    def holds(self, digest: str) -> bool:
+        """Whether the folder is there: it comes and goes in one step."""
+        return (self._root / digest).is_dir()
+
     def add(self, digest: str, fill: Callable[[Path], None]) -> Path:
         """Let `fill` write a bundle into a temporary folder, verify it and give it its name."""
         target = self._root / digest
         with _explained(str(self._root)):
             if _is_whole(target, digest):
-                _sync(self._root)  # whoever renamed it here may not have come so far
+                sync(self._root)  # whoever renamed it here may not have come so far
                 return target
             self._root.mkdir(parents=True, exist_ok=True)
             folder = self._root / f".new-{uuid.uuid4().hex}"
@@ -72,12 +79,12 @@ class FolderFiles:
             try:
                 fill(folder)
                 _require_digest(folder, digest)
-                _sync(folder)
+                sync(folder)
                 self._take_over(folder, target, digest)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            _sync(self._root)
-            _sync(self._root.parent)
+            sync(self._root)
+            sync(self._root.parent)
         return target
 
     def _take_over(self, folder: Path, target: Path, digest: str) -> None:
@@ -117,6 +124,13 @@ class RemoteFiles:
         """A verified copy in the cache folder, downloaded where it is missing or damaged."""
         return self._cache.add(digest, lambda folder: self._download(digest, folder))
 
+    def holds(self, digest: str) -> bool:
+        """Whether every file is there, the sums included."""
+        with _reached(self._url):
+            self._system.invalidate_cache()
+            remote = f"{self._root}/{digest}"
+            return all(self._system.exists(f"{remote}/{name}") for name in (SUMS, *FILES))
+
     def _download(self, digest: str, folder: Path) -> None:
         remote = f"{self._root}/{digest}"
         with _reached(self._url):
@@ -127,7 +141,7 @@ class RemoteFiles:
                 )
             for name in (*FILES, SUMS):
                 self._system.get_file(f"{remote}/{name}", str(folder / name))
-                _sync(folder / name)
+                sync(folder / name)
 
     def _holds(self, bundle: Bundle) -> bool:
         remote = f"{self._root}/{bundle.digest}"
@@ -151,10 +165,10 @@ def _open_system(url: str) -> tuple[Any, str]:
 def _copy(source: Path, folder: Path) -> None:
     for name in (*FILES, SUMS):
         shutil.copyfile(source / name, folder / name)
-        _sync(folder / name)
+        sync(folder / name)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Force a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows opens no folders and journals their entries itself
@@ -177,7 +191,7 @@ def _is_whole(folder: Path, digest: str) -> bool:
         return False
     try:
         _require_digest(folder, digest)
-    except ModelError:
+    except (ModelError, FileNotFoundError):  # the latter where it is just taken away
         return False
     return True
 

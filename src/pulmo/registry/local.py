@@ -75,6 +75,9 @@ class LocalRegistry:
             row, new = add_version(session, checked, actor)
             if new:
                 follow(session, "register", name, Cause(actor, f"v{row.number} registered"))
+            # Before this transaction nothing kept `gc` from taking the files; now it must wait.
+            if not self._files.holds(checked.digest):
+                self._files.store(checked)
             return describe(session, [row])[0]
 
     def get(self, ref: ModelRef) -> Version:

@@ -105,8 +105,8 @@ def test_every_file_and_folder_is_forced_to_disk_before_the_name_is_given(
     toy_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
-    rename, sync = Path.rename, files._sync
-    monkeypatch.setattr(files, "_sync", lambda path: (done.append(path.name), sync(path)))
+    rename, sync = Path.rename, files.sync
+    monkeypatch.setattr(files, "sync", lambda path: (done.append(path.name), sync(path)))
     monkeypatch.setattr(
         Path, "rename", lambda self, to: (done.append("rename"), rename(self, to))[1]
     )
@@ -199,3 +199,11 @@ def test_a_remote_that_loses_a_file_is_told(
 def test_an_unknown_protocol_is_told(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="nonsense://bucket cannot be reached or used"):
         open_files("nonsense://bucket", cache=tmp_path)
+
+
+def test_a_bundle_is_held_from_its_last_file_to_its_first_loss(
+    store: BundleFiles, toy_bundle: Bundle
+) -> None:
+    assert not store.holds(toy_bundle.digest)
+    store.store(toy_bundle)
+    assert store.holds(toy_bundle.digest)
