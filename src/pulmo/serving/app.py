@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse
 
 from pulmo import __version__
+from pulmo.config.settings import Settings
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
 from pulmo.serving import bodies, contract, problems
+from pulmo.serving.access import Everyone, Routes
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
 from pulmo.serving.watching import Draining, Figures, Watched
@@ -27,7 +30,10 @@ logger = get_logger(__name__)
 
 
 def create_app(
-    present: Present, limits: Limits | None = None, hosts: frozenset[str] | None = None
+    settings: Settings,
+    present: Present,
+    limits: Limits | None = None,
+    hosts: frozenset[str] | None = None,
 ) -> FastAPI:
     """An application that answers with the model of `present`.
 
@@ -55,17 +61,17 @@ def create_app(
         version=__version__,
         description="Answers for pictures, by a model that has passed its tests.",
         lifespan=lifespan,
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
     )
-    _document(app)
     app.state.draining = draining
     problems.install(app)
-    _add_predict(app, present, pool, Intake(chosen), figures)
-    _add_health(app, present, pool, draining)
-    _add_model(app, present)
-    _add_metrics(app, figures)
+    routes = Routes(app, Everyone())
+    _add_predict(routes, present, pool, Intake(chosen), figures)
+    _add_health(routes, present, pool, draining)
+    _add_model(routes, present)
+    _add_metrics(routes, figures)
+    _add_document(app, routes)
     app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
     return app
 
@@ -76,8 +82,8 @@ class Markdown(Response):
     media_type = "text/markdown"
 
 
-def _document(app: FastAPI) -> None:
-    """Complete the OpenAPI document with the schemas of bodies that routes read themselves."""
+def _add_document(app: FastAPI, routes: Routes) -> None:
+    """The OpenAPI document, with the schemas of bodies that routes read themselves."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -88,6 +94,16 @@ def _document(app: FastAPI) -> None:
         return plain()
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+    @routes.get("public", "/openapi.json", include_in_schema=False)
+    async def document() -> dict[str, Any]:
+        """The interface."""
+        return openapi()
+
+    @routes.get("public", "/docs", include_in_schema=False)
+    async def docs() -> Response:
+        """The interface, for people."""
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Pulmo")
 
 
 async def _follow(present: Present) -> None:
@@ -106,9 +122,9 @@ async def _follow(present: Present) -> None:
 
 
 def _add_predict(
-    app: FastAPI, present: Present, pool: Pool, intake: Intake, figures: Figures
+    routes: Routes, present: Present, pool: Pool, intake: Intake, figures: Figures
 ) -> None:
-    @app.post("/predict", **contract.predict())
+    @routes.post("predict", "/predict", **contract.predict())
     async def predict(request: Request, explain: Explain = False) -> Response:
         """Answer one picture, or up to 16."""
         content_type = request.headers.get("content-type", "")
@@ -138,7 +154,7 @@ def _work(
     return work
 
 
-def _add_health(app: FastAPI, present: Present, pool: Pool, draining: Draining) -> None:
+def _add_health(routes: Routes, present: Present, pool: Pool, draining: Draining) -> None:
     async def health(response: Response) -> Health:
         """Whether pictures are answered, by which model, and if not why."""
         reason = (
@@ -156,17 +172,17 @@ def _add_health(app: FastAPI, present: Present, pool: Pool, draining: Draining) 
         name = present.model.name if present.ready else None
         return Health(status="unavailable" if reason else "ok", model=name, reason=reason)
 
-    @app.get("/livez")
+    @routes.get("public", "/livez")
     async def livez() -> Health:
         """Whether the process answers at all."""
         return Health(status="ok")
 
     for path in ("/health", "/readyz"):
-        app.get(path, name=path[1:], responses=contract.unready())(health)
+        routes.get("public", path, name=path[1:], responses=contract.unready())(health)
 
 
-def _add_model(app: FastAPI, present: Present) -> None:
-    @app.get("/model/info", responses=contract.failures(503))
+def _add_model(routes: Routes, present: Present) -> None:
+    @routes.get("predict", "/model/info", responses=contract.failures(503))
     async def info() -> dict[str, Any]:
         """What the model is, how well it does, and where it comes from."""
         model = present.model
@@ -176,19 +192,19 @@ def _add_model(app: FastAPI, present: Present) -> None:
         name = model.name.model_dump()
         return {"model": name, "bundle_digest": model.bundle.digest, **told, "lineage": lineage}
 
-    @app.get("/model/card", response_class=Markdown, responses=contract.failures(503))
+    @routes.get("predict", "/model/card", response_class=Markdown, responses=contract.failures(503))
     async def card() -> Response:
         """The model card, as Markdown."""
         return Markdown(present.model.card)
 
-    @app.get("/model/curves", responses=contract.failures(503))
+    @routes.get("predict", "/model/curves", responses=contract.failures(503))
     async def curves() -> dict[str, dict[str, list[float]]]:
         """Curves of the model's measurement, as named lists of points."""
         return present.model.bundle.info.curves
 
 
-def _add_metrics(app: FastAPI, figures: Figures) -> None:
-    @app.get("/metrics", response_class=PlainTextResponse)
+def _add_metrics(routes: Routes, figures: Figures) -> None:
+    @routes.get("predict", "/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)

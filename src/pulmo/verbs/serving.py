@@ -45,7 +45,7 @@ def serve(
     present = Present(open_source(places, model or in_production(places)))
     present.refresh()
     limits = Limits(workers=_cores())
-    make_server(create_app(present, limits, hosts), limits).run([listen(host, port)])
+    make_server(create_app(places, present, limits, hosts), limits).run([listen(host, port)])
 
 
 def _cores() -> int:

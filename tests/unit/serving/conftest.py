@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
@@ -19,7 +20,7 @@ def present(toy_bundle: Bundle) -> Present:
 
 @pytest.fixture
 def client(present: Present) -> Iterator[TestClient]:
-    with TestClient(create_app(present), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(Settings(), present), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -29,7 +30,9 @@ def serve(present: Present) -> Iterator[Callable[..., TestClient]]:
     opened = []
 
     def start(**limits: Any) -> TestClient:
-        client = TestClient(create_app(present, Limits(**limits)), base_url="http://127.0.0.1")
+        client = TestClient(
+            create_app(Settings(), present, Limits(**limits)), base_url="http://127.0.0.1"
+        )
         opened.append(client)
         return client.__enter__()
 

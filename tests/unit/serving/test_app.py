@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pulmo import errors
+from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
 from pulmo.core.wire import Answer, Answers
 from pulmo.serving.app import create_app
@@ -105,7 +106,7 @@ def test_a_model_without_heat_maps_says_so(
     make_bundle: Callable[..., Bundle], tmp_path: Path, grey_png: Encode
 ) -> None:
     bundle = make_bundle(tmp_path / "plain", outputs=("probabilities", "logits", "embedding"))
-    with TestClient(create_app(Present(Pinned(bundle)))) as client:
+    with TestClient(create_app(Settings(), Present(Pinned(bundle)))) as client:
         answer = client.post("/predict?explain=1", content=grey_png(5), headers=PNG)
         assert answer.status_code == 422
         assert "draws no heat maps" in answer.json()["detail"]
@@ -167,7 +168,7 @@ def test_health_names_the_model(client: TestClient, toy_bundle: Bundle) -> None:
 def test_a_server_about_to_end_is_not_ready_and_closes_connections(
     present: Present, grey_png: Encode
 ) -> None:
-    app = create_app(present)
+    app = create_app(Settings(), present)
     with TestClient(app) as client:
         app.state.draining.begun = True
         answer = client.get("/readyz")
@@ -178,7 +179,7 @@ def test_a_server_about_to_end_is_not_ready_and_closes_connections(
 
 
 def test_without_a_model_nothing_is_answered_but_life(present: Present, grey_png: Encode) -> None:
-    client = TestClient(create_app(present))  # not entered: nothing has been loaded
+    client = TestClient(create_app(Settings(), present))  # not entered: nothing has been loaded
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").json()["reason"] == "no model is loaded yet"
     for answer in (
@@ -237,7 +238,7 @@ def test_every_answer_has_an_id_and_is_never_guessed_to_be_a_page(client: TestCl
 def test_a_name_that_somebody_else_chose_is_refused(
     present: Present, grey_png: Encode, host: str, status: int
 ) -> None:
-    app = create_app(present, hosts=frozenset({"localhost", "[::1]"}))
+    app = create_app(Settings(), present, hosts=frozenset({"localhost", "[::1]"}))
     with TestClient(app) as client:
         answer = client.post("/predict", content=grey_png(5), headers={**PNG, "Host": host})
         assert answer.status_code == status
@@ -330,5 +331,5 @@ def test_the_interface_is_the_one_that_was_agreed(client: TestClient) -> None:
 
 
 def test_limits_leave_the_application_its_defaults(present: Present) -> None:
-    assert create_app(present, None).title == "Pulmo"
+    assert create_app(Settings(), present, None).title == "Pulmo"
     assert Limits().allowed(64 * 1024) == Limits().receive_s + 1

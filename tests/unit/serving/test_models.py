@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from pulmo.config.settings import Settings
 from pulmo.core.bundle import GRAPH, Bundle
 from pulmo.core.ports import ModelRef
 from pulmo.errors import BusyError, ModelError, NotFoundError, RegistryError
@@ -105,7 +106,7 @@ def test_a_source_that_fails_is_asked_again_and_told_of_once(
 ) -> None:
     monkeypatch.setattr(application, "POLL_SECONDS", 0.001)
     source = Flaky(Model(toy_bundle))
-    with TestClient(application.create_app(Present(source))) as client:
+    with TestClient(application.create_app(Settings(), Present(source))) as client:
         while source.asked < 6:
             assert client.get("/readyz").status_code == 200
     assert caplog.text.count("the present model stays: the database is away") == 1

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
+from pulmo.config.settings import Settings
 from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
@@ -20,7 +21,7 @@ QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
 
 @contextmanager
 def running(present: Present, limits: Limits) -> Iterator[tuple[uvicorn.Server, int]]:
-    server = make_server(create_app(present, limits), limits)
+    server = make_server(create_app(Settings(), present, limits), limits)
     taken = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([taken],))
     thread.start()
