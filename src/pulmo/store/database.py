@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from pulmo.errors import ConfigError, NotFoundError, RegistryError
 from pulmo.store.tables import Base
 
-HEAD = "0001"  # the newest file in migrations/versions
+HEAD = "0002"  # the newest file in migrations/versions
 BUSY_SECONDS = 60.0
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -1,4 +1,4 @@
-"""The tables of the registry database: versions, aliases, history, verdicts and the outbox."""
+"""The tables of the registry database: versions, aliases, history, verdicts, events and jobs."""
 
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -159,7 +159,46 @@ class EventRow(Base):
     payload: Mapped[Document]
     created_at: Mapped[datetime]
     delivered_at: Mapped[datetime | None]
+
+
+class DeliveryRow(Base):
+    """One event on its way to one target: waiting, delivered or dead; `claim` is who sends it."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("event_id", "target"),
+        Index(None, "state", "target", "name"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[int] = mapped_column(ForeignKey("outbox.id"))
+    target: Mapped[str] = mapped_column(String(512))
+    name: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default="waiting")
     attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime]
+    claim: Mapped[str | None] = mapped_column(String(36))
+    ended_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+
+
+class JobRow(Base):
+    """What an event asks for, once a key: waiting, running, or how it ended."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(512), unique=True)
+    name: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[Document]
+    state: Mapped[str] = mapped_column(String(16), default="waiting")
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime]
+    claim: Mapped[str | None] = mapped_column(String(36))
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    detail: Mapped[str | None]
 
 
 class VerdictRow(Base):
