@@ -9,6 +9,7 @@
     │   └── ConflictError    somebody else moved the alias first            exit 1
     ├── RefusedError     a gate or a check said no                          exit 3
     └── ServingError     a request cannot be answered                       exit 1
+        ├── ForgedError       its signature proves nothing                  exit 1
         ├── TooLargeError     its body or the number of pictures            exit 1
         ├── MediaTypeError    its body is of a kind that is not read        exit 1
         ├── InvalidError      its body or parameters say nothing useful     exit 1
@@ -54,6 +55,10 @@ class RefusedError(PulmoError):
 
 class ServingError(PulmoError):
     """A request cannot be answered."""
+
+
+class ForgedError(ServingError):
+    """A webhook's signature, time or token does not prove where it comes from."""
 
 
 class TooLargeError(ServingError):

@@ -23,6 +23,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     errors.ConflictError: 1,
     errors.RefusedError: 3,
     errors.ServingError: 1,
+    errors.ForgedError: 1,
     errors.TooLargeError: 1,
     errors.MediaTypeError: 1,
     errors.InvalidError: 1,

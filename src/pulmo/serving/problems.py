@@ -22,6 +22,7 @@ LINGER_SECONDS, LINGER_BYTES = 2.0, 64 * 2**20  # how long a refused body is sti
 STATUSES: dict[type[Exception], int] = {
     errors.PulmoError: 500,
     errors.DataError: 400,
+    errors.ForgedError: 401,
     errors.TooSlowError: 408,
     errors.TooLargeError: 413,
     errors.MediaTypeError: 415,
