@@ -41,17 +41,22 @@ def stage(
     Raises RefusedError with the failed checks where the answer is no; production is then as it was.
     """
     version = resolve(registry, target, actor=actor)
+    point(registry, version, actor=actor, reason=reason)
+    verdict = judge(registry, version, config, settings)
+    if not verdict.passed:
+        raise RefusedError(refusal(version, verdict))
+    promote(registry, version, config, actor=actor, reason=reason)
+    return verdict
+
+
+def point(registry: Registry, version: Version, *, actor: str, reason: str) -> None:
+    """Point `staging` at a version, unless it is there."""
     before = _pointed(registry, ModelRef(version.name, alias=STAGING))
     if before != version.number:
         registry.set_alias(
             version.name, STAGING, version.number, expected=before, actor=actor, reason=reason
         )
     log.info("staged %s, testing it", version.label)
-    verdict = judge(registry, version, config, settings)
-    if not verdict.passed:
-        raise RefusedError(_refusal(version, verdict))
-    promote(registry, version, config, actor=actor, reason=reason)
-    return verdict
 
 
 def resolve(registry: Registry, target: str, *, actor: str) -> Version:
@@ -177,7 +182,8 @@ def _same_name(version: Version, config: Config) -> None:
         )
 
 
-def _refusal(version: Version, verdict: Verdict) -> str:
+def refusal(version: Version, verdict: Verdict) -> str:
+    """Why a version was not promoted, in one sentence."""
     failed = "; ".join(f"{c.name}: {c.detail}" for c in verdict.checks if not c.passed)
     return f"{version.label} was refused and production is unchanged: {failed}"
 
