@@ -9,6 +9,8 @@ from pulmo.core.ports import ModelRef, Registry
 from pulmo.errors import ModelError
 
 if TYPE_CHECKING:
+    from pulmo.registry.upkeep import Upkeep
+    from pulmo.core.receipt import ReceiptLog
     from pulmo.serving.models import Source
 
 BUNDLE = "bundle"  # where a run's folder keeps its bundle
@@ -17,6 +19,13 @@ BUNDLE = "bundle"  # where a run's folder keeps its bundle
 def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     """The registry that the settings point at. Raises RegistryError."""
     from pulmo.registry.local import open_registry as open_local
+
+    return open_local(settings.registry_url, settings.files_url, read_only=read_only)
+
+
+def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
+    """The keeper of the registry that the settings point at. Raises RegistryError."""
+    from pulmo.registry.upkeep import open_upkeep as open_local
 
     return open_local(settings.registry_url, settings.files_url, read_only=read_only)
 
@@ -40,6 +49,19 @@ def open_source(settings: Settings, target: str) -> "Source":
     if ref.alias is not None:
         return Following(registry, ref)
     return Pinned(verify(registry.fetch(ref)), registry.get(ref))
+
+
+def open_receipts(settings: Settings) -> "ReceiptLog":
+    """Where predictions are logged. Raises ConfigError for an URL that is not understood."""
+    if settings.log_url == "stdout":
+        import sys
+
+        from pulmo.serving.receipts import Lines
+
+        return Lines(sys.stdout)
+    from pulmo.store.log import SqlReceipts
+
+    return SqlReceipts(settings.log_url)
 
 
 def open_bundle_folder(folder: Path) -> Bundle:

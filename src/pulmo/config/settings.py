@@ -2,20 +2,29 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulmo.errors import ConfigError
 
+_HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
+_ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
 _USERINFO = re.compile(r"(?<=://)[^/@]*@")
 
 
 class Settings(BaseSettings):
     """Where things lie. `data_dir` holds made data sets, one folder each; `registry_url` is an
     SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles, `data_url`
-    one where other machines find data sets by their digest. `allow_anonymous` lets a server be
-    reached from other machines though nobody is asked for a key.
+    one where other machines find data sets by their digest. `log_url` is the database for receipts
+    of predictions, or `stdout` for lines of JSON there; with `log_embeddings` they also hold what
+    drift is judged by. `log_format` is how a server writes its log.
+
+    Of a server: `keys_dir` keeps API keys, `api_keys` gives more of them (`Key.line`), and
+    `allow_anonymous` lets it be reached from other machines though nobody is asked for a key.
+    `hosts` are the names it goes by and `cors_origins` the pages elsewhere that may ask it, both
+    separated by commas. `rate_limit` is what each key, or each address without one, may ask.
     """
 
     model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
@@ -24,7 +33,17 @@ class Settings(BaseSettings):
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
     data_url: str | None = Field(default=None, min_length=1)
+    log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")
+    log_embeddings: bool = False
+    log_format: Literal["text", "json"] = "text"
+    keys_dir: Path = Path("models/keys")
+    api_keys: str = ""
     allow_anonymous: bool = False
+    hosts: str = Field(default="", pattern=rf"^({_HOST}(,{_HOST})*)?$")
+    cors_origins: str = Field(default="", pattern=rf"^({_ORIGIN}(,{_ORIGIN})*)?$")
+    rate_limit: str = Field(
+        default="100/second", pattern=r"^(off|[1-9]\d*/([1-9]\d*)?(second|minute|hour|day))$"
+    )
 
     def environment(self) -> dict[str, str]:
         """The variables that give another process these settings."""

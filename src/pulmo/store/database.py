@@ -9,23 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from pulmo.errors import ConfigError, NotFoundError, RegistryError
+from pulmo.store.schema import Schema, is_sqlite, migrate, require_head
 from pulmo.store.tables import Base
 
 HEAD = "0002"  # the newest file in migrations/versions
 BUSY_SECONDS = 60.0
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_ADVISORY_LOCK = 0x70756C6D6F  # any constant that nobody else takes
 # What SQLite and the drivers say → what a person can do about it.
 _ADVICE = {
     "no space left": "its disk is full: make room and repeat the command",
     "disk is full": "its disk is full: make room and repeat the command",
-    "locked": f"other processes kept it locked for {BUSY_SECONDS:.0f} s: repeat the command",
+    "locked": "other processes kept it locked too long: repeat the command",
     "readonly": "it cannot be written: check the rights of the file and of its folder",
     "unable to open": "it cannot be opened: check the path and the rights of its folder",
     "not a database": "the file is no SQLite database: restore it from a backup",
@@ -36,6 +43,19 @@ _ADVICE = {
 }
 
 
+def _registry() -> Schema:
+    return Schema(
+        holds="registry",
+        maker="`pulmo train --stage` makes one",
+        variable="PULMO_REGISTRY_URL",
+        metadata=Base.metadata,
+        migrations=_MIGRATIONS,
+        head=HEAD,
+        stamp="alembic_version",
+        busy_s=BUSY_SECONDS,
+    )
+
+
 class Database:
     """Transactions on one database; safe to share between threads, made by `open_database`."""
 
@@ -44,7 +64,7 @@ class Database:
         self._engine = engine
         self._read_only = read_only
         # One snapshot a transaction; SQLite's WAL gives it without asking.
-        snapshot = {} if _is_sqlite(engine) else {"isolation_level": "REPEATABLE READ"}
+        snapshot = {} if is_sqlite(engine) else {"isolation_level": "REPEATABLE READ"}
         self._reader = engine.execution_options(**snapshot)
         self._writer = engine.execution_options(pulmo_begin="BEGIN IMMEDIATE")
 
@@ -77,53 +97,56 @@ class Database:
             yield session
 
 
-def open_database(url: str, *, read_only: bool = False) -> Database:
-    """Open the database at `url` (`sqlite:///path` or `postgresql+psycopg://…`).
+def open_database(url: str, *, read_only: bool = False, schema: Schema | None = None) -> Database:
+    """Open the database at `url` (`sqlite:///path`, `postgresql+pg8000://…`).
 
     For writing it is made and brought to the newest schema first, which is safe when many
     processes do so at once; read-only it must be there. Raises ConfigError for an URL that is not
     understood and RegistryError for a database that cannot be used.
     """
-    target = _parse(url)
+    schema = schema or _registry()
+    target = parse_url(url, schema.variable)
     label = target.render_as_string(hide_password=True)
     if target.get_backend_name() == "sqlite":
-        target = _prepare_file(target, read_only)
-    engine = _make_engine(target, label)
-    with _explained(label):
-        if read_only:
-            with engine.connect() as connection:
-                _require_head(connection, label)
-        else:
-            _migrate(engine, label)
+        target = _prepare_file(target, schema, read_only)
+    engine = _make_engine(target, label, schema.busy_s)
+    try:
+        with _explained(label):
+            if read_only:
+                with engine.connect() as connection:
+                    require_head(connection, label, schema)
+            else:
+                migrate(engine, label, schema)
+    except BaseException:
+        engine.dispose()
+        raise
     return Database(engine, read_only=read_only)
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str, variable: str) -> URL:
+    """A database's URL, which the environment variable `variable` gives. Raises ConfigError."""
     try:
         target = make_url(url)
     except ArgumentError as error:
         raise ConfigError(
-            "the database URL (PULMO_REGISTRY_URL) is not understood: write "
-            "sqlite:///folder/registry.db or "
-            "postgresql+psycopg://user@host/name"
+            f"the database URL ({variable}) is not understood: write "
+            "sqlite:///folder/name.db or postgresql+pg8000://user@host/name"
         ) from error
     if target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:"):
         raise ConfigError(f"the database URL {url} names no file: write sqlite:///folder/name.db")
     return target
 
 
-def _prepare_file(target: URL, read_only: bool) -> URL:
+def _prepare_file(target: URL, schema: Schema, read_only: bool) -> URL:
     """The URL with an absolute path; a writer's folder is made, a reader's file must be there."""
     path = Path(str(target.database)).absolute()
     if read_only:
         if not path.is_file():
-            raise NotFoundError(
-                f"there is no registry at {path} yet: `pulmo train --stage` makes one"
-            )
+            raise NotFoundError(f"there is no {schema.holds} at {path} yet: {schema.maker}")
         return URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _enter_wal(path)
+        _enter_wal(path, schema.busy_s)
     except OSError as error:
         raise RegistryError(f"the folder of {path} cannot be made: {error.strerror}") from error
     except sqlite3.Error as error:
@@ -131,10 +154,10 @@ def _prepare_file(target: URL, read_only: bool) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def _enter_wal(path: Path) -> None:
+def _enter_wal(path: Path, busy_s: float) -> None:
     """Switch a database to write-ahead logging; once done it stays with the file."""
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    deadline = time.monotonic() + BUSY_SECONDS
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+    deadline = time.monotonic() + busy_s
     try:
         while True:
             try:
@@ -149,11 +172,11 @@ def _enter_wal(path: Path) -> None:
         connection.close()
 
 
-def _make_engine(target: URL, label: str) -> Engine:
+def _make_engine(target: URL, label: str, busy_s: float) -> Engine:
     sqlite = target.get_backend_name() == "sqlite"
-    options: dict[str, Any] = (
-        {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
-    )
+    options: dict[str, Any] = {} if sqlite else {"pool_pre_ping": True}
+    if sqlite or target.drivername.endswith("+pg8000"):
+        options["connect_args"] = {"timeout": busy_s}
     try:
         engine = create_engine(target, json_serializer=_dump, **options)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -162,10 +185,6 @@ def _make_engine(target: URL, label: str) -> Engine:
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "begin", _begin)
     return engine
-
-
-def _is_sqlite(engine: Engine) -> bool:
-    return engine.dialect.name == "sqlite"
 
 
 def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
@@ -177,62 +196,6 @@ def _set_pragmas(connection: sqlite3.Connection, record: object) -> None:
 def _begin(connection: Connection) -> None:
     # A writer that begins by reading could not be upgraded while another one writes.
     connection.exec_driver_sql(connection.get_execution_options().get("pulmo_begin", "BEGIN"))
-
-
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return revision
-
-
-def _require_head(connection: Connection, label: str) -> None:
-    revision = _revision(connection)
-    if revision is None:
-        raise NotFoundError(f"{label} holds no registry yet: `pulmo train --stage` makes one")
-    _refuse_newer(revision, label)
-    if revision != HEAD:
-        raise RegistryError(
-            f"{label} has the schema of an older Pulmo: any command that writes renews it"
-        )
-
-
-def _refuse_newer(revision: str | None, label: str) -> None:
-    if revision is not None and revision > HEAD:
-        raise RegistryError(
-            f"{label} was written by a newer Pulmo (schema {revision}, this one knows {HEAD}): "
-            "upgrade Pulmo"
-        )
-
-
-def _migrate(engine: Engine, label: str) -> None:
-    with engine.connect() as connection:
-        if _revision(connection) == HEAD:
-            return
-    writer = engine.execution_options(pulmo_begin="BEGIN IMMEDIATE")
-    with writer.begin() as connection:
-        if not _is_sqlite(engine):
-            connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": _ADVISORY_LOCK})
-        revision = _revision(connection)
-        _refuse_newer(revision, label)
-        if revision != HEAD:
-            _upgrade(connection)
-
-
-def _upgrade(connection: Connection) -> None:
-    """Run the missing migrations inside the connection's transaction."""
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
-
-    script = ScriptDirectory(str(_MIGRATIONS))
-
-    def missing(revision: Any, context: object) -> Any:
-        return script._upgrade_revs("head", revision)
-
-    with EnvironmentContext(Config(), script, fn=missing) as environment:
-        environment.configure(connection=connection, target_metadata=Base.metadata)
-        environment.run_migrations()
 
 
 def _dump(value: object) -> str:

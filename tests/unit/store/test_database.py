@@ -164,7 +164,7 @@ def test_a_url_that_names_no_database_is_a_mistake_of_configuration(bad: str) ->
         open_database(bad)
 
 
-@pytest.mark.parametrize("foreign", ["nonsense://host/name", "postgresql+pg8000://host/name"])
+@pytest.mark.parametrize("foreign", ["nonsense://host/name", "postgresql+asyncpg://host/name"])
 def test_a_missing_driver_is_named_without_the_password(foreign: str) -> None:
     with pytest.raises(ConfigError, match="driver that is not installed") as caught:
         open_database(foreign.replace("//", "//user:secret@"))

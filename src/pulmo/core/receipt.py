@@ -1,0 +1,83 @@
+"""The receipt of a prediction: what was asked, and which model answered what.
+
+A receipt holds digests of the picture, never the picture itself, its name or who sent it.
+"""
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from pulmo.core.bundle import sha256
+from pulmo.core.preprocess import Pixels
+from pulmo.core.wire import ModelName
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _unpack(value: object) -> object:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+def _pack(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode("ascii")
+
+
+class Receipt(BaseModel):
+    """One answered picture.
+
+    `pixels_sha256` is that of the uint8 pixels [C, H, W] which the graph took: it says that
+    decoding and resizing were the same. `prediction` is None out of distribution, `distance` where
+    the model has no outlier limit. `embedding` is float32, little-endian; it and `statistics` are
+    there only where the server was told to keep them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    id: str = Field(min_length=1, max_length=64)
+    at: datetime
+    model: ModelName
+    input_sha256: Digest
+    pixels_sha256: Digest
+    prediction: str | None = None
+    probability: float
+    probabilities: dict[str, float]
+    decision: Literal["accept", "refer"]
+    reasons: tuple[str, ...] = ()
+    distance: float | None = None
+    statistics: dict[str, float] | None = None
+    embedding: Annotated[
+        bytes | None,
+        BeforeValidator(_unpack),
+        PlainSerializer(_pack, return_type=str | None, when_used="json"),
+    ] = None
+
+
+class ReceiptLog(Protocol):
+    """Where receipts are kept."""
+
+    def write(self, receipts: Sequence[Receipt]) -> None:
+        """Keep receipts, all or none; one that is there already is left as it is.
+
+        Raises whatever the place raises that cannot keep them.
+        """
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """SHA-256 over the shape and the values of uint8 pixels [C, H, W]."""
+    shape = "x".join(map(str, pixels.shape)).encode()
+    return sha256(shape + b" " + np.ascontiguousarray(pixels).tobytes())
+
+
+def packed(embedding: NDArray[np.float32]) -> bytes:
+    """An embedding as the bytes that a receipt holds."""
+    return embedding.astype("<f4").tobytes()
+
+
+def unpacked(data: bytes) -> NDArray[np.float32]:
+    """The embedding float32 [D] that `packed` made."""
+    return np.frombuffer(data, "<f4").astype(np.float32)

@@ -1,0 +1,145 @@
+"""The log database: receipts of predictions, apart from the registry that no flood may reach."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pulmo.core.receipt import Receipt
+from pulmo.core.wire import ModelName
+from pulmo.errors import ConfigError, NotFoundError
+from pulmo.store.database import Database, open_database, parse_url
+from pulmo.store.schema import Schema
+from pulmo.store.tables import Base, UtcTime
+
+VARIABLE = "PULMO_LOG_URL"
+BUSY_SECONDS = 5.0
+
+
+class LogBase(DeclarativeBase):
+    """The root of the log's tables."""
+
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    type_annotation_map: ClassVar = {datetime: UtcTime()}
+
+
+class PredictionRow(LogBase):
+    """Append-only: one receipt. `number` is the order of writing, `at` when it was answered."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (Index(None, "model_digest", "at"),)
+
+    number: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer(), "sqlite"), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(16))
+    model_digest: Mapped[str] = mapped_column(String(64))
+    input_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    pixels_sha256: Mapped[str] = mapped_column(String(64))
+    prediction: Mapped[str | None]
+    probability: Mapped[float] = mapped_column(Double)
+    probabilities: Mapped[dict[str, float]] = mapped_column(JSON)
+    decision: Mapped[str] = mapped_column(String(8))
+    reasons: Mapped[list[str]] = mapped_column(JSON)
+    distance: Mapped[float | None] = mapped_column(Double)
+    statistics: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+SCHEMA = Schema(
+    holds="log of predictions",
+    maker="`pulmo serve` makes one",
+    variable=VARIABLE,
+    metadata=LogBase.metadata,
+    migrations=Path(__file__).parent / "log_migrations",
+    head="0001",
+    stamp="log_version",
+    busy_s=BUSY_SECONDS,
+)
+
+
+class SqlReceipts:
+    """Receipts in the log database at an SQLAlchemy URL, which is opened when it is first needed.
+
+    After any failure it is opened anew. Raises ConfigError for an URL that is not understood.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        kind = parse_url(url, VARIABLE).get_backend_name()
+        if kind not in ("sqlite", "postgresql"):
+            raise ConfigError(f"{VARIABLE}: write sqlite:///… or postgresql+pg8000://…")
+        insert = sqlite.insert if kind == "sqlite" else postgresql.insert
+        self._insert = insert(PredictionRow).on_conflict_do_nothing(index_elements=["id"])
+        self._database: Database | None = None
+
+    def write(self, receipts: Sequence[Receipt]) -> None:
+        """Keep receipts, all or none; one that is there already is left as it is.
+
+        Raises RegistryError, or what the driver raises where the connection breaks.
+        """
+        try:
+            with self._opened().write() as session:
+                session.execute(self._insert, [_row(one) for one in receipts])
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _opened(self) -> Database:
+        if self._database is None:
+            self._database = open_database(self._url, schema=SCHEMA)
+        return self._database
+
+
+def find_receipt(url: str, receipt_id: str) -> Receipt:
+    """The receipt with this id in the log database at `url`. Raises RegistryError."""
+    database = open_database(url, read_only=True, schema=SCHEMA)
+    try:
+        with database.read() as session:
+            row = session.scalar(select(PredictionRow).where(PredictionRow.id == receipt_id))
+            if row is None:
+                raise NotFoundError(f"the log holds no receipt {receipt_id}")
+            return _receipt(row)
+    finally:
+        database.close()
+
+
+def _row(receipt: Receipt) -> dict[str, Any]:
+    values = receipt.model_dump(exclude={"model"})
+    name = receipt.model
+    return {
+        **values,
+        "reasons": list(receipt.reasons),
+        "model": name.name,
+        "version": name.version,
+        "model_digest": name.digest,
+    }
+
+
+def _receipt(row: PredictionRow) -> Receipt:
+    name = ModelName(name=row.model, version=row.version, digest=row.model_digest)
+    same = set(Receipt.model_fields) - {"model"}
+    return Receipt(model=name, **{field: getattr(row, field) for field in same})
