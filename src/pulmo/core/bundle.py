@@ -7,6 +7,7 @@
     bundle.json          `BundleInfo`
     README.md            the model card
     SHA256SUMS           digest of every other file; its own SHA-256 is the bundle digest
+    model.sig            who vouches for these digests; may be missing, and added later
 
 The model digest covers weights, graph and specification, never metrics, time, host or path.
 """
@@ -14,6 +15,7 @@ The model digest covers weights, graph and specification, never metrics, time, h
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +34,13 @@ MEMBERS = "members.npz"
 INFO = "bundle.json"
 CARD = "README.md"
 SUMS = "SHA256SUMS"
+SIGNATURE = "model.sig"
 FILES = (CARD, INFO, MEMBERS, GRAPH, REFERENCE, WEIGHTS)  # the order of their lines in SHA256SUMS
 
 MAX_SUMS_BYTES = 4096
+MAX_SIGNATURE_BYTES = 2**16
+MAX_INFO_BYTES = 2**25
+_SUMS = re.compile("".join(rf"([0-9a-f]{{64}})  {re.escape(name)}\n" for name in FILES).encode())
 
 
 class _Frozen(BaseModel):
@@ -98,6 +104,8 @@ class Specification(_Frozen):
     def _consistent(self) -> "Specification":
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("class names repeat")
+        if not all(name.isprintable() for name in self.classes):
+            raise ValueError("a class name holds what cannot be printed")
         positive = self.decision.positive
         if positive is not None and (positive not in self.classes or len(self.classes) != 2):
             raise ValueError("the positive class must be one of exactly two classes")
@@ -134,8 +142,7 @@ class Lineage(_Frozen):
 class BundleInfo(_Frozen):
     """The content of `bundle.json`.
 
-    `metrics` maps a split to its metrics; `curves` maps a name (`roc`, `reliability` …) to named
-    lists of points that a page can draw.
+    `metrics` maps a split to its metrics; `curves` a name (`roc` …) to named lists of points.
     """
 
     format: Literal[1] = 1
@@ -168,6 +175,11 @@ class Bundle(BaseModel):
         """The bytes of the ONNX graph."""
         return (self.path / GRAPH).read_bytes()
 
+    @property
+    def signature(self) -> bytes | None:
+        """The bytes of `model.sig`, which prove nothing before they are checked; None without."""
+        return path.read_bytes() if (path := self.path / SIGNATURE).is_file() else None
+
     def reference(self) -> dict[str, NDArray[Any]]:
         """What drift and outliers are judged against, of n validation pictures.
 
@@ -198,9 +210,13 @@ def model_digest(graph: bytes, weights: bytes, specification: Specification) -> 
     What is not said (None) is left out: a later release may add optional fields, and the digests
     of older models stay what they were.
     """
+    return _combined(sha256(graph), sha256(weights), specification)
+
+
+def _combined(graph: str, weights: str, specification: Specification) -> str:
     said = specification.model_dump(mode="json", exclude_none=True)
     text = json.dumps(said, sort_keys=True, ensure_ascii=True)
-    return sha256(f"{sha256(graph)}\n{sha256(weights)}\n{text}\n".encode())
+    return sha256(f"{graph}\n{weights}\n{text}\n".encode())
 
 
 def write(
@@ -241,32 +257,37 @@ def verify(folder: Path) -> Bundle:
     """
     sums = _read_sums(folder)
     present = {path.name for path in folder.iterdir()}
-    if strangers := present - set(FILES) - {SUMS}:
-        raise ModelError(f"{folder} holds files that no bundle has: {', '.join(sorted(strangers))}")
+    if strangers := present - set(FILES) - {SUMS, SIGNATURE}:
+        raise ModelError(f"{folder} holds files that no bundle has: {sorted(strangers)}")
+    if SIGNATURE in present:
+        _require_plain(folder / SIGNATURE, MAX_SIGNATURE_BYTES)
     for name in FILES:
         path = folder / name
-        if path.is_symlink() or not path.is_file():
-            raise ModelError(f"{folder} is no whole bundle: {name} is missing or no plain file")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelError(f"{path} is larger than any bundle's file may be")
+        _require_plain(path, MAX_INFO_BYTES if name in (INFO, CARD) else MAX_FILE_BYTES)
         if file_digest(path) != sums[name]:
             raise ModelError(f"{path} does not match its digest in {SUMS}: fetch the bundle again")
     info = _read_info(folder / INFO)
-    weights, graph = (folder / WEIGHTS).read_bytes(), (folder / GRAPH).read_bytes()
-    if model_digest(graph, weights, info.specification) != info.model_digest:
+    if _combined(sums[GRAPH], sums[WEIGHTS], info.specification) != info.model_digest:
         raise ModelError(f"{folder}: {INFO} names another model than its files are")
     return Bundle(path=folder, digest=file_digest(folder / SUMS), info=info)
+
+
+def _require_plain(path: Path, limit: int) -> None:
+    if path.is_symlink() or not path.is_file():
+        told = f"{path.name} is missing or no plain file"
+        raise ModelError(f"{path.parent} is no whole bundle: {told}")
+    if path.stat().st_size > limit:
+        raise ModelError(f"{path} is larger than any bundle's file may be")
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_SUMS_BYTES:
         raise ModelError(f"{folder} is no bundle: it has no {SUMS}")
-    lines = path.read_bytes().decode("ascii", errors="replace").splitlines()
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    if tuple(sorted(sums)) != tuple(sorted(FILES)) or len(lines) != len(FILES):
-        raise ModelError(f"{path} must name exactly {', '.join(FILES)}")
-    return sums
+    found = _SUMS.fullmatch(path.read_bytes())
+    if found is None:
+        raise ModelError(f"{path} must name exactly {', '.join(FILES)}, one digest a line")
+    return {name: digest.decode() for name, digest in zip(FILES, found.groups(), strict=True)}
 
 
 def _read_info(path: Path) -> BundleInfo:

@@ -98,7 +98,7 @@ def test_a_missing_file_is_found(copy: Path, name: str) -> None:
 
 def test_a_file_too_many_is_found(copy: Path) -> None:
     (copy / "weights.pkl").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelError, match=r"files that no bundle has: weights\.pkl"):
+    with pytest.raises(ModelError, match=r"files that no bundle has: \['weights\.pkl'\]"):
         bundles.verify(copy)
 
 
@@ -113,6 +113,43 @@ def test_a_symbolic_link_is_no_file(copy: Path, tmp_path: Path) -> None:
 def test_sums_that_are_none_are_refused(copy: Path, text: str) -> None:
     (copy / bundles.SUMS).write_text(text)
     with pytest.raises(ModelError):
+        bundles.verify(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.upper().replace("  ", " *"),
+        lambda text: text.replace("README", "./README"),
+        lambda text: text.replace("README.md\n", "README.md\0\n"),
+        lambda text: text.rstrip("\n"),
+        lambda text: "\n".join(reversed(text.splitlines())) + "\n",
+    ],
+)
+def test_sums_have_one_form(copy: Path, change: Callable[[str], str]) -> None:
+    sums = copy / bundles.SUMS
+    sums.write_text(change(sums.read_text()), newline="")
+    with pytest.raises(ModelError, match="must name exactly"):
+        bundles.verify(copy)
+
+
+def test_a_signature_lies_beside_the_sums_and_changes_no_digest(
+    toy_bundle: Bundle, copy: Path
+) -> None:
+    assert toy_bundle.signature is None
+    (copy / bundles.SIGNATURE).write_bytes(b"signed")
+    signed = bundles.verify(copy)
+    assert (signed.digest, signed.signature) == (toy_bundle.digest, b"signed")
+
+
+def test_a_signature_that_is_no_small_file_is_refused(copy: Path) -> None:
+    (copy / bundles.SIGNATURE).write_bytes(b"x" * (bundles.MAX_SIGNATURE_BYTES + 1))
+    with pytest.raises(ModelError, match="larger than any"):
+        bundles.verify(copy)
+    (copy / bundles.SIGNATURE).unlink()
+    (copy / bundles.SIGNATURE).symlink_to(copy / bundles.SUMS)
+    with pytest.raises(ModelError, match="no plain file"):
         bundles.verify(copy)
 
 
@@ -189,6 +226,7 @@ def test_the_score_of_an_undefined_metric_is_the_worst(toy_bundle: Bundle) -> No
     [
         {"classes": ("A", "A")},
         {"classes": ("A",)},
+        {"classes": ("DARK\x1b[2J", "BRIGHT")},
         {"classes": ("A", "B")},  # the positive class is none of them
         {"classes": ("DARK", "BRIGHT", "GREY")},
         {"outputs": ("logits", "probabilities")},
