@@ -9,8 +9,8 @@ from pulmo.core.ports import ModelRef, Registry
 from pulmo.errors import ModelError
 
 if TYPE_CHECKING:
-    from pulmo.registry.upkeep import Upkeep
     from pulmo.core.receipt import ReceiptLog
+    from pulmo.registry.upkeep import Upkeep
     from pulmo.serving.models import Source
 
 BUNDLE = "bundle"  # where a run's folder keeps its bundle

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pulmo.verbs import output
+from pulmo.verbs import output, registry_upkeep
 from pulmo.verbs.options import ASKED, AsJson, Overrides, Reason, actor, example
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Registered models: what there is, and what serves.",
     no_args_is_help=True,
 )
+app.add_typer(registry_upkeep.app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")]
