@@ -14,6 +14,9 @@
         ├── MediaTypeError    its body is of a kind that is not read        exit 1
         ├── InvalidError      its body or parameters say nothing useful     exit 1
         ├── TooSlowError      its body did not arrive in time               exit 1
+        ├── UnauthorizedError whoever asks shows no key that is known       exit 1
+        ├── ForbiddenError    whoever asks may not ask this                 exit 1
+        ├── TooManyError      whoever asks asks too often                   exit 1
         └── BusyError         the server has too much to do                 exit 1
 
 A message says what was wrong, where, and what to do next. `pulmo.main` maps classes to exit codes
@@ -79,3 +82,19 @@ class TooSlowError(ServingError):
 
 class BusyError(ServingError):
     """The server has too much to do, or no model yet; asking again later may help."""
+
+
+class UnauthorizedError(ServingError):
+    """Whoever asks shows no key, or none that is known."""
+
+
+class ForbiddenError(ServingError):
+    """Whoever asks may not ask this."""
+
+
+class TooManyError(ServingError):
+    """Whoever asks asks too often; `seconds` from now on they may again."""
+
+    def __init__(self, message: str, seconds: int = 1) -> None:
+        super().__init__(message)
+        self.seconds = seconds

@@ -29,6 +29,9 @@ EXIT_CODES: dict[type[Exception], int] = {
     errors.InvalidError: 1,
     errors.TooSlowError: 1,
     errors.BusyError: 1,
+    errors.UnauthorizedError: 1,
+    errors.ForbiddenError: 1,
+    errors.TooManyError: 1,
     OSError: 1,
 }
 

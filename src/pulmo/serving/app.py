@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse
 
 from pulmo import __version__
@@ -16,8 +16,9 @@ from pulmo.config.settings import Settings
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
-from pulmo.serving import bodies, contract, problems
-from pulmo.serving.access import Everyone, Routes
+from pulmo.serving import bodies, contract, document, problems
+from pulmo.serving.access import CORS, Guard, Routes, words
+from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
 from pulmo.serving.watching import Draining, Figures, Watched
@@ -35,25 +36,25 @@ def create_app(
     limits: Limits | None = None,
     hosts: frozenset[str] | None = None,
 ) -> FastAPI:
-    """An application that answers with the model of `present`.
+    """An application that answers with the model of `present` whoever the settings let in.
 
     The model is loaded when the application starts, unless it is there, and followed until it
     ends. With `hosts`, requests whose header Host names another one are refused.
     `app.state.draining.begun` makes it not ready and asks clients to close their connections.
     """
     chosen = limits or Limits()
-    pool, draining = Pool(chosen), Draining()
+    pool, draining, keyring = Pool(chosen), Draining(), Keyring(settings)
     figures = Figures(present, pool)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not present.ready:
             await asyncio.to_thread(present.refresh)
-        following = asyncio.create_task(_follow(present))
+        following = [asyncio.create_task(one) for one in (_follow(present), _reread(keyring))]
         yield
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
         pool.close()
 
     app = FastAPI(
@@ -66,12 +67,14 @@ def create_app(
     )
     app.state.draining = draining
     problems.install(app)
-    routes = Routes(app, Everyone())
+    routes = Routes(app, Guard(settings, keyring))
     _add_predict(routes, present, pool, Intake(chosen), figures)
     _add_health(routes, present, pool, draining)
     _add_model(routes, present)
     _add_metrics(routes, figures)
-    _add_document(app, routes)
+    document.add(app, routes)
+    if origins := words(settings.cors_origins):
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
     return app
 
@@ -82,43 +85,28 @@ class Markdown(Response):
     media_type = "text/markdown"
 
 
-def _add_document(app: FastAPI, routes: Routes) -> None:
-    """The OpenAPI document, with the schemas of bodies that routes read themselves."""
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            known = plain().setdefault("components", {}).setdefault("schemas", {})
-            for name, schema in contract.schemas().items():
-                known.setdefault(name, schema)
-        return plain()
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-    @routes.get("public", "/openapi.json", include_in_schema=False)
-    async def document() -> dict[str, Any]:
-        """The interface."""
-        return openapi()
-
-    @routes.get("public", "/docs", include_in_schema=False)
-    async def docs() -> Response:
-        """The interface, for people."""
-        return get_swagger_ui_html(openapi_url="/openapi.json", title="Pulmo")
-
-
 async def _follow(present: Present) -> None:
-    """Look for another model for ever, more rarely while that fails: the present one then stays."""
-    pause, told = POLL_SECONDS, ""
-    while present.source.moves:
+    if present.source.moves:
+        await _repeat(present.refresh, POLL_SECONDS, "the present model stays")
+
+
+async def _reread(keyring: Keyring) -> None:
+    await _repeat(keyring.refresh, REFRESH_SECONDS, "the known keys stay")
+
+
+async def _repeat(call: Callable[[], None], seconds: float, otherwise: str) -> None:
+    """Call again and again for ever, more rarely while that fails, which is told once."""
+    pause, told = seconds, ""
+    while True:
         await asyncio.sleep(pause)
         try:
-            await asyncio.to_thread(present.refresh)
-            pause, told = POLL_SECONDS, ""
+            await asyncio.to_thread(call)
+            pause, told = seconds, ""
         except (PulmoError, OSError) as error:
             pause = min(2 * pause, POLL_SECONDS_AT_MOST)
             if str(error) != told:
                 told = str(error)
-                logger.error("the present model stays: %s", told)
+                logger.error("%s: %s", otherwise, told)
 
 
 def _add_predict(

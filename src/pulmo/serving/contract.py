@@ -17,10 +17,13 @@ from pulmo.core.wire import (
 
 _FAILURES = {
     400: "The body or a picture is broken.",
+    401: "No key, or none that is known.",
+    403: "The key, or the page that asks, may not ask this.",
     408: "The body did not arrive in time.",
     413: "The body is too large, or holds too many pictures.",
     415: "The body is of a kind that is not read.",
     422: "The request is well-formed and asks for nothing that can be answered.",
+    429: "Asked too often: ask again after `Retry-After` seconds.",
     503: "Too much to do, or no model yet: ask again after `Retry-After` seconds.",
 }
 
@@ -52,7 +55,7 @@ def predict() -> dict[str, Any]:
                     }
                 },
             },
-            **failures(*_FAILURES),
+            **failures(400, 408, 413, 415, 422, 503),
         },
         "openapi_extra": {
             "requestBody": {
@@ -66,6 +69,16 @@ def predict() -> dict[str, Any]:
             }
         },
     }
+
+
+def access(role: str) -> dict[int | str, dict[str, Any]]:
+    """The problems that the guard before a route may answer with."""
+    return failures(400) if role == "public" else failures(400, 401, 403, 429)
+
+
+def security(role: str) -> dict[str, Any]:
+    """Whether a route asks for a key, as OpenAPI says it."""
+    return {"security": [{"key": []}]} if role in ("predict", "admin") else {}
 
 
 def unready() -> dict[int | str, dict[str, Any]]:

@@ -22,11 +22,15 @@ LINGER_SECONDS, LINGER_BYTES = 2.0, 64 * 2**20  # how long a refused body is sti
 STATUSES: dict[type[Exception], int] = {
     errors.PulmoError: 500,
     errors.DataError: 400,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
+    errors.NotFoundError: 404,
     errors.ForgedError: 401,
     errors.TooSlowError: 408,
     errors.TooLargeError: 413,
     errors.MediaTypeError: 415,
     errors.InvalidError: 422,
+    errors.TooManyError: 429,
     errors.BusyError: 503,
 }
 
@@ -88,6 +92,10 @@ async def _pulmo_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("request %s failed: %s", request.state.id, error)
+    if isinstance(error, errors.UnauthorizedError):
+        return _told(request, status, str(error), **{"WWW-Authenticate": 'Bearer realm="pulmo"'})
+    if isinstance(error, errors.TooManyError):
+        return _told(request, status, str(error), **{"Retry-After": str(error.seconds)})
     return _told(request, status, str(error))
 
 

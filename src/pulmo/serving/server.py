@@ -7,7 +7,6 @@ import socket
 import struct
 import sys
 import uuid
-from ipaddress import ip_address
 
 import h11
 import uvicorn
@@ -28,8 +27,6 @@ _MARGIN_SECONDS = 3.0  # for the application to say itself what is late
 _SETTLE_SECONDS = 0.1  # for connections that are made and not yet taken
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
 _GRACE_SECONDS = 0.5  # for a request that was sent just before the server ended
-
-_OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 logger = get_logger(__name__)
 
@@ -67,28 +64,6 @@ def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
     return _Server(config, limits, app.state.draining)
-
-
-def known_hosts(host: str, allow_anonymous: bool) -> frozenset[str] | None:
-    """The names that a server at the address `host` goes by, None where it may have others.
-
-    Raises ConfigError where `host` would let strangers in without a word.
-    """
-    if allow_anonymous:
-        return None
-    if not _is_loopback(host):
-        raise ConfigError(
-            f"{host} can be reached from other machines and nobody is asked for a key: serve "
-            "127.0.0.1, or set PULMO_ALLOW_ANONYMOUS=1 if that is meant"
-        )
-    return _OWN_NAMES | {f"[{host}]" if ":" in host else host}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def turn_away(listener: socket.socket) -> None:

@@ -33,15 +33,17 @@ def serve(
     Ends on SIGTERM, after what was accepted is answered.
     """
     from pulmo.config import settings
+    from pulmo.serving.access import known_hosts
     from pulmo.serving.app import create_app
+    from pulmo.serving.keyring import Keyring
     from pulmo.serving.limits import Limits
     from pulmo.serving.models import Present
-    from pulmo.serving.server import known_hosts, listen, make_server
+    from pulmo.serving.server import listen, make_server
     from pulmo.verbs.predictions import in_production
     from pulmo.wiring import open_source
 
     places = settings.load()
-    hosts = known_hosts(host, places.allow_anonymous)
+    hosts = known_hosts(places, host, keyed=Keyring(places).asked_for)
     present = Present(open_source(places, model or in_production(places)))
     present.refresh()
     limits = Limits(workers=_cores())

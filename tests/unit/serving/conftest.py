@@ -12,6 +12,8 @@ from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Pinned, Present
 
+OWN = ("127.0.0.1", 50000)
+
 
 @pytest.fixture
 def present(toy_bundle: Bundle) -> Present:
@@ -20,7 +22,9 @@ def present(toy_bundle: Bundle) -> Present:
 
 @pytest.fixture
 def client(present: Present) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(), present), base_url="http://127.0.0.1") as client:
+    with TestClient(
+        create_app(Settings(), present), client=OWN, base_url="http://127.0.0.1"
+    ) as client:
         yield client
 
 
@@ -31,7 +35,9 @@ def serve(present: Present) -> Iterator[Callable[..., TestClient]]:
 
     def start(**limits: Any) -> TestClient:
         client = TestClient(
-            create_app(Settings(), present, Limits(**limits)), base_url="http://127.0.0.1"
+            create_app(Settings(), present, Limits(**limits)),
+            client=OWN,
+            base_url="http://127.0.0.1",
         )
         opened.append(client)
         return client.__enter__()

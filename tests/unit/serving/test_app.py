@@ -26,6 +26,8 @@ PNG = {"Content-Type": "image/png"}
 
 Encode = Callable[[int], bytes]
 
+OWN = ("127.0.0.1", 50000)
+
 
 def ask(client: TestClient, picture: bytes, query: str = "") -> Answer:
     answer = client.post(f"/predict{query}", content=picture, headers=PNG)
@@ -106,7 +108,7 @@ def test_a_model_without_heat_maps_says_so(
     make_bundle: Callable[..., Bundle], tmp_path: Path, grey_png: Encode
 ) -> None:
     bundle = make_bundle(tmp_path / "plain", outputs=("probabilities", "logits", "embedding"))
-    with TestClient(create_app(Settings(), Present(Pinned(bundle)))) as client:
+    with TestClient(create_app(Settings(), Present(Pinned(bundle))), client=OWN) as client:
         answer = client.post("/predict?explain=1", content=grey_png(5), headers=PNG)
         assert answer.status_code == 422
         assert "draws no heat maps" in answer.json()["detail"]
@@ -169,7 +171,7 @@ def test_a_server_about_to_end_is_not_ready_and_closes_connections(
     present: Present, grey_png: Encode
 ) -> None:
     app = create_app(Settings(), present)
-    with TestClient(app) as client:
+    with TestClient(app, client=OWN) as client:
         app.state.draining.begun = True
         answer = client.get("/readyz")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
@@ -179,7 +181,7 @@ def test_a_server_about_to_end_is_not_ready_and_closes_connections(
 
 
 def test_without_a_model_nothing_is_answered_but_life(present: Present, grey_png: Encode) -> None:
-    client = TestClient(create_app(Settings(), present))  # not entered: nothing has been loaded
+    client = TestClient(create_app(Settings(), present), client=OWN)  # not entered, nothing loaded
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").json()["reason"] == "no model is loaded yet"
     for answer in (
@@ -239,7 +241,7 @@ def test_a_name_that_somebody_else_chose_is_refused(
     present: Present, grey_png: Encode, host: str, status: int
 ) -> None:
     app = create_app(Settings(), present, hosts=frozenset({"localhost", "[::1]"}))
-    with TestClient(app) as client:
+    with TestClient(app, client=OWN) as client:
         answer = client.post("/predict", content=grey_png(5), headers={**PNG, "Host": host})
         assert answer.status_code == status
         if status == 400:
@@ -315,6 +317,11 @@ def test_every_error_has_a_status() -> None:
     kinds = [one for one in vars(errors).values() if isinstance(one, type)]
     assert {kind for kind in kinds if status_of(kind("")) < 500} == {
         errors.DataError,
+        errors.UnauthorizedError,
+        errors.ForbiddenError,
+        errors.ForgedError,
+        errors.NotFoundError,
+        errors.TooManyError,
         errors.TooSlowError,
         errors.TooLargeError,
         errors.MediaTypeError,

@@ -16,6 +16,8 @@ from pulmo.serving.models import Following, Model, Pinned, Present
 
 LIVE = ModelRef("toy", alias="live")
 
+OWN = ("127.0.0.1", 50000)
+
 
 @pytest.fixture
 def registry(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> LocalRegistry:
@@ -106,7 +108,7 @@ def test_a_source_that_fails_is_asked_again_and_told_of_once(
 ) -> None:
     monkeypatch.setattr(application, "POLL_SECONDS", 0.001)
     source = Flaky(Model(toy_bundle))
-    with TestClient(application.create_app(Settings(), Present(source))) as client:
+    with TestClient(application.create_app(Settings(), Present(source)), client=OWN) as client:
         while source.asked < 6:
             assert client.get("/readyz").status_code == 200
     assert caplog.text.count("the present model stays: the database is away") == 1

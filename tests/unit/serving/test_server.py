@@ -13,7 +13,7 @@ from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
-from pulmo.serving.server import HEAD_BYTES, known_hosts, listen, make_server, turn_away
+from pulmo.serving.server import HEAD_BYTES, listen, make_server, turn_away
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
 QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
@@ -174,17 +174,3 @@ def test_who_is_connected_is_heard_and_newcomers_are_not() -> None:
                 early.sendall(b"twice")
                 early.shutdown(socket.SHUT_WR)
                 assert everything(taken) == b"asked twice"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost"])
-def test_a_server_of_this_machine_alone_knows_its_names(host: str) -> None:
-    own = {"localhost", "127.0.0.1", "[::1]"}
-    assert known_hosts(host, allow_anonymous=False) == own | {host}
-    assert known_hosts("::1", allow_anonymous=False) == own
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", ""])
-def test_strangers_are_let_in_only_when_that_is_meant(host: str) -> None:
-    with pytest.raises(ConfigError, match="PULMO_ALLOW_ANONYMOUS"):
-        known_hosts(host, allow_anonymous=False)
-    assert known_hosts(host, allow_anonymous=True) is None
