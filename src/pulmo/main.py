@@ -8,7 +8,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from pulmo import __version__, errors, logs
-from pulmo.verbs import datasets, evaluation, loop, predictions, registry, serving, show, upkeep
+from pulmo.verbs import (
+    datasets,
+    evaluation,
+    keys,
+    loop,
+    predictions,
+    registry,
+    serving,
+    show,
+    upkeep,
+)
 
 DONE, TERMINATED = 0, 143
 
@@ -52,6 +62,7 @@ app.add_typer(serving.app)
 app.add_typer(upkeep.app)
 app.add_typer(datasets.app)
 app.add_typer(registry.app, name="registry")
+app.add_typer(keys.app, name="keys")
 app.add_typer(show.runs, name="runs")
 app.add_typer(show.config, name="config")
 
