@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import SUMS, Bundle, verify
-from pulmo.core.ports import ModelRef, Registry
+from pulmo.core.ports import ModelRef, Registry, Version
 from pulmo.errors import ModelError
 
 if TYPE_CHECKING:
     from pulmo.core.receipt import ReceiptLog
+    from pulmo.registry.signing import Keys
     from pulmo.registry.upkeep import Upkeep
     from pulmo.serving.models import Source
 
@@ -20,7 +21,23 @@ def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     """The registry that the settings point at. Raises RegistryError."""
     from pulmo.registry.local import open_registry as open_local
 
-    return open_local(settings.registry_url, settings.files_url, read_only=read_only)
+    return open_local(
+        settings.registry_url, settings.files_url, read_only=read_only, keys=_keys(settings)
+    )
+
+
+def sign(settings: Settings, ref: ModelRef) -> Version:
+    """Sign the stored bundle of a version. Raises ConfigError without a key to sign with."""
+    from pulmo.registry.local import open_registry as open_local
+
+    registry = open_local(settings.registry_url, settings.files_url, keys=_keys(settings))
+    return registry.sign(ref)
+
+
+def _keys(settings: Settings) -> "Keys":
+    from pulmo.registry.signing import Keys
+
+    return Keys(settings.signing_key, settings.public_key)
 
 
 def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
@@ -31,10 +48,13 @@ def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
 
 
 def open_bundle(settings: Settings, target: str) -> Bundle:
-    """The verified bundle of a reference (`name:alias` …), a bundle folder or a run folder."""
+    """The verified bundle of a reference (`name:alias` …), a bundle folder or a run folder.
+
+    Raises ModelError also where a public key is set and the bundle is not signed by it.
+    """
     folder = folder_named(target)
     if folder is not None:
-        return open_bundle_folder(folder)
+        return _keys(settings).check(open_bundle_folder(folder))
     return verify(open_registry(settings, read_only=True).fetch(ModelRef.parse(target)))
 
 
@@ -44,7 +64,7 @@ def open_source(settings: Settings, target: str) -> "Source":
 
     folder = folder_named(target)
     if folder is not None:
-        return Pinned(open_bundle_folder(folder))
+        return Pinned(open_bundle(settings, target))
     ref, registry = ModelRef.parse(target), open_registry(settings, read_only=True)
     if ref.alias is not None:
         return Following(registry, ref)

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     one where other machines find data sets by their digest. `log_url` is the database for receipts
     of predictions, or `stdout` for lines of JSON there; with `log_embeddings` they also hold what
     drift is judged by. `log_format` is how a server writes its log.
+    `signing_key` is the file of a key that signs what is registered, `public_key` that of one that
+    every bundle must be signed by before it is used.
 
     Of a server: `keys_dir` keeps API keys, `api_keys` gives more of them (`Key.line`), and
     `allow_anonymous` lets it be reached from other machines though nobody is asked for a key.
@@ -33,6 +35,8 @@ class Settings(BaseSettings):
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
     data_url: str | None = Field(default=None, min_length=1)
+    signing_key: Path | None = None
+    public_key: Path | None = None
     log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")
     log_embeddings: bool = False
     log_format: Literal["text", "json"] = "text"

@@ -1,5 +1,6 @@
 """Bundles kept by their digest: in a folder, or at any fsspec URL with a local copy."""
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -9,7 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pulmo.config.settings import shown
-from pulmo.core.bundle import FILES, SUMS, Bundle, sha256, verify
+from pulmo.core.arrays import MAX_FILE_BYTES
+from pulmo.core.bundle import (
+    FILES,
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE,
+    SUMS,
+    Bundle,
+    file_digest,
+    verify,
+)
 from pulmo.errors import ModelError, NotFoundError, PulmoError, RegistryError
 
 
@@ -17,13 +27,22 @@ class BundleFiles(Protocol):
     """A content-addressed store of bundles; any number of writers may store the same one."""
 
     def store(self, bundle: Bundle) -> None:
-        """Keep a verified bundle; when this returns its bytes are safe. Raises RegistryError."""
+        """Keep a verified bundle; when this returns its bytes are safe. Raises RegistryError.
+
+        Its signature is kept too, unless there is one already.
+        """
+
+    def sign(self, digest: str, signature: bytes) -> None:
+        """Put a signature beside a stored bundle, in the place of a former one."""
 
     def fetch(self, digest: str) -> Path:
-        """A local folder with the bundle of this digest, every file checked.
+        """A local folder with the bundle of this digest, every file checked but the signature.
 
         Raises NotFoundError where it is missing, ModelError where it is damaged.
         """
+
+    def renew_signature(self, digest: str) -> None:
+        """Let the folder that `fetch` gives have the signature that was put last."""
 
     def holds(self, digest: str) -> bool:
         """Whether every file of a stored bundle is there now; their bytes are not read."""
@@ -50,7 +69,22 @@ class FolderFiles:
 
     def store(self, bundle: Bundle) -> None:
         """Copy a bundle in, unless it is there and whole."""
-        self.add(bundle.digest, lambda folder: _copy(bundle.path, folder))
+        folder = self.add(bundle.digest, lambda folder: _copy(bundle.path, folder))
+        if (signature := bundle.signature) and not (folder / SIGNATURE).exists():
+            self.sign(bundle.digest, signature)
+
+    def sign(self, digest: str, signature: bytes) -> None:
+        """Rename a new file onto the signature: readers see the former one or this one."""
+        unfinished = self._root / f".new-{uuid.uuid4().hex}"
+        with _explained(str(self._root)):
+            unfinished.mkdir()
+            try:
+                (unfinished / SIGNATURE).write_bytes(signature)
+                sync(unfinished / SIGNATURE)
+                (unfinished / SIGNATURE).replace(self._root / digest / SIGNATURE)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            sync(self._root / digest)
 
     def fetch(self, digest: str) -> Path:
         """The bundle's folder in this store."""
@@ -61,6 +95,9 @@ class FolderFiles:
                     f"the files of bundle {digest} are not in {self._root}: check PULMO_FILES_URL"
                 )
             return _require_digest(folder, digest)
+
+    def renew_signature(self, digest: str) -> None:
+        """Nothing is to be done: there is one folder."""
 
     def holds(self, digest: str) -> bool:
         """Whether the folder is there: it comes and goes in one step."""
@@ -111,23 +148,42 @@ class RemoteFiles:
         self._system, self._root = _open_system(self._url)
 
     def store(self, bundle: Bundle) -> None:
-        """Upload a bundle, its sums last: where they are, everything else is."""
+        """Upload a bundle, its sums last: where they are, everything else is.
+
+        An object store shows an object whole or not at all.
+        """
         with _reached(self._url):
-            if self._holds(bundle):
-                return
             remote = f"{self._root}/{bundle.digest}"
-            self._system.makedirs(remote, exist_ok=True)
-            for name in (*FILES, SUMS):
-                self._system.put_file(str(bundle.path / name), f"{remote}/{name}")
+            if not self._is_whole(bundle):
+                self._system.makedirs(remote, exist_ok=True)
+                for name in (*FILES, SUMS):
+                    self._system.put_file(str(bundle.path / name), f"{remote}/{name}")
+            signature = bundle.signature
+            if signature and not self._system.exists(f"{remote}/{SIGNATURE}"):
+                self.sign(bundle.digest, signature)
+
+    def sign(self, digest: str, signature: bytes) -> None:
+        """Upload a signature."""
+        with _reached(self._url):
+            self._system.pipe_file(f"{self._root}/{digest}/{SIGNATURE}", signature)
 
     def fetch(self, digest: str) -> Path:
         """A verified copy in the cache folder, downloaded where it is missing or damaged."""
         return self._cache.add(digest, lambda folder: self._download(digest, folder))
 
+    def renew_signature(self, digest: str) -> None:
+        """The store's signature goes to the copy; unreachable, the one that came last stays."""
+        known = self.fetch(digest) / SIGNATURE
+        try:
+            newest = self._signature(digest)
+        except RegistryError:
+            return
+        if newest is not None and (not known.exists() or known.read_bytes() != newest):
+            self._cache.sign(digest, newest)
+
     def holds(self, digest: str) -> bool:
         """Whether every file is there, the sums included."""
         with _reached(self._url):
-            self._system.invalidate_cache()
             remote = f"{self._root}/{digest}"
             return all(self._system.exists(f"{remote}/{name}") for name in (SUMS, *FILES))
 
@@ -140,30 +196,48 @@ class RemoteFiles:
                     "PULMO_FILES_URL"
                 )
             for name in (*FILES, SUMS):
+                if self._system.size(f"{remote}/{name}") > MAX_FILE_BYTES:
+                    raise ModelError(f"{name} of bundle {digest} is larger than any file may be")
                 self._system.get_file(f"{remote}/{name}", str(folder / name))
                 sync(folder / name)
+            if (signature := self._signature(digest)) is not None:
+                (folder / SIGNATURE).write_bytes(signature)
 
-    def _holds(self, bundle: Bundle) -> bool:
+    def _signature(self, digest: str) -> bytes | None:
+        path = f"{self._root}/{digest}/{SIGNATURE}"
+        with _reached(self._url):
+            if not self._system.exists(path) or self._system.size(path) > MAX_SIGNATURE_BYTES:
+                return None
+            return bytes(self._system.cat_file(path))
+
+    def _is_whole(self, bundle: Bundle) -> bool:
+        """Whether every byte is there: what was damaged is mended by storing it again."""
         remote = f"{self._root}/{bundle.digest}"
-        if not self._system.exists(f"{remote}/{SUMS}"):
-            return False
-        return sha256(self._system.cat_file(f"{remote}/{SUMS}")) == bundle.digest and all(
-            self._system.exists(f"{remote}/{name}")
-            and self._system.size(f"{remote}/{name}") == (bundle.path / name).stat().st_size
-            for name in FILES
-        )
+        for name in (SUMS, *FILES):
+            here = bundle.path / name
+            if (
+                not self._system.exists(f"{remote}/{name}")
+                or self._system.size(f"{remote}/{name}") != here.stat().st_size
+            ):
+                return False
+            with self._system.open(f"{remote}/{name}", "rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != file_digest(here):
+                    return False
+        return True
 
 
 def _open_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     with _reached(url):
-        system, root = url_to_fs(url)
+        # Other machines write there too: no listing is believed twice.
+        system, root = url_to_fs(url, use_listings_cache=False)
     return system, str(root).rstrip("/")
 
 
 def _copy(source: Path, folder: Path) -> None:
-    for name in (*FILES, SUMS):
+    signed = (SIGNATURE,) if (source / SIGNATURE).exists() else ()
+    for name in (*FILES, *signed, SUMS):
         shutil.copyfile(source / name, folder / name)
         sync(folder / name)
 

@@ -17,7 +17,7 @@ from pulmo.core.ports import (
     is_alias,
     is_name,
 )
-from pulmo.errors import NotFoundError, RefusedError, RegistryError
+from pulmo.errors import ConfigError, NotFoundError, RefusedError, RegistryError
 from pulmo.registry.files import BundleFiles, open_files
 from pulmo.registry.moves import (
     Cause,
@@ -28,6 +28,7 @@ from pulmo.registry.moves import (
     pointed_at,
     require_pointed,
 )
+from pulmo.registry.signing import Keys
 from pulmo.registry.verdicts import add_verdict, require_passing, verdicts_of
 from pulmo.registry.versions import (
     add_version,
@@ -50,9 +51,10 @@ class LocalRegistry:
     Every verb is one transaction; the bytes are safe on disk before a row names them.
     """
 
-    def __init__(self, database: Database, files: BundleFiles) -> None:
+    def __init__(self, database: Database, files: BundleFiles, keys: Keys | None = None) -> None:
         self._database = database
         self._files = files
+        self._keys = keys or Keys()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -70,6 +72,7 @@ class LocalRegistry:
                 f"{bundle} is named '{name}', which cannot name a model: use lower case letters, "
                 "digits, '.', '_' and '-' (registry.name)"
             )
+        signature = self._keys.sign(checked)
         self._files.store(checked)
         with self._database.write() as session:
             row, new = add_version(session, checked, actor)
@@ -78,7 +81,18 @@ class LocalRegistry:
             # Before this transaction nothing kept `gc` from taking the files; now it must wait.
             if not self._files.holds(checked.digest):
                 self._files.store(checked)
+            if signature is not None:
+                self._files.sign(checked.digest, signature)
             return describe(session, [row])[0]
+
+    def sign(self, ref: ModelRef) -> Version:
+        """Sign the bundle of a version as it is stored. Raises ConfigError without a key."""
+        version = self.get(ref)
+        signature = self._keys.sign(verify(self._files.fetch(version.bundle_digest)))
+        if signature is None:
+            raise ConfigError("no key to sign with: let PULMO_SIGNING_KEY name its file")
+        self._files.sign(version.bundle_digest, signature)
+        return version
 
     def get(self, ref: ModelRef) -> Version:
         """The version that a reference points at now."""
@@ -86,8 +100,17 @@ class LocalRegistry:
             return describe(session, [find_version(session, ref)])[0]
 
     def fetch(self, ref: ModelRef) -> Path:
-        """A local folder with the bundle, verified. Raises ModelError where it is damaged."""
-        return self._files.fetch(self.get(ref).bundle_digest)
+        """A local folder with the bundle, verified; where a public key asks for it, its signature.
+
+        Raises ModelError where it is damaged or not signed by that key.
+        """
+        digest = self.get(ref).bundle_digest
+        if self._keys.public is not None:
+            self._files.renew_signature(digest)
+        folder = self._files.fetch(digest)
+        if self._keys.public is not None:
+            self._keys.check(verify(folder))
+        return folder
 
     def names(self) -> list[str]:
         """All model names, sorted."""
@@ -211,15 +234,21 @@ class LocalRegistry:
 
 
 def open_registry(
-    database_url: str, files_url: str, *, read_only: bool = False, cache: Path | None = None
+    database_url: str,
+    files_url: str,
+    *,
+    read_only: bool = False,
+    cache: Path | None = None,
+    keys: Keys | None = None,
 ) -> LocalRegistry:
     """Open the registry at a database URL with its files in a folder or at any fsspec URL.
 
     For writing, both are made where they are missing; read-only, the database must be there.
-    `cache` keeps copies of remote files (default: `~/.cache/pulmo/bundles`).
+    `cache` keeps copies of remote files (default: `models/cache`); `keys`
+    sign what is registered and check what is fetched.
     """
     return LocalRegistry(
-        open_database(database_url, read_only=read_only), open_files(files_url, cache=cache)
+        open_database(database_url, read_only=read_only), open_files(files_url, cache=cache), keys
     )
 
 

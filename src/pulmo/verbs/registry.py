@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pulmo.verbs import output, registry_upkeep
+from pulmo.verbs import output, registry_signing, registry_upkeep
 from pulmo.verbs.options import ASKED, AsJson, Overrides, Reason, actor, example
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(registry_upkeep.app)
+app.add_typer(registry_signing.app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")]
