@@ -1,3 +1,4 @@
+import json
 import logging
 from pathlib import Path
 
@@ -39,3 +40,23 @@ def test_a_file_hears_everything_until_it_is_removed(tmp_path: Path) -> None:
     text = (tmp_path / "run.log").read_text(encoding="utf-8")
     assert text.endswith("WARNING pulmo.some: ä\n")
     assert handler not in logging.getLogger("pulmo").handlers
+
+
+def test_lines_for_programs_are_json_with_fields_and_faults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.setup()
+    logger = logs.get_logger(logs.ACCESS)
+    logger.info("hidden")
+    logs.as_json()
+    logger.info("two\nlines %d", 3, extra={"fields": {"status": 200}})
+    try:
+        raise KeyError("x")
+    except KeyError:
+        logging.getLogger("uvicorn.error").exception("failed")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert first.keys() == {"time", "level", "logger", "message", "status"}
+    assert (first["message"], first["level"]) == ("two\nlines 3", "info")
+    assert (second["message"], second["error"].splitlines()[-1]) == ("failed", "KeyError: 'x'")
+    logging.getLogger("uvicorn").handlers = []
+    logger.setLevel(logging.NOTSET)

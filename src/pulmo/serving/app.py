@@ -21,7 +21,9 @@ from pulmo.serving.access import CORS, Guard, Routes, words
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
+from pulmo.serving.receipts import Receipts
 from pulmo.serving.watching import Draining, Figures, Watched
+from pulmo.serving.webhooks import Receiver
 
 POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0
 
@@ -35,27 +37,32 @@ def create_app(
     present: Present,
     limits: Limits | None = None,
     hosts: frozenset[str] | None = None,
+    receipts: Receipts | None = None,
+    receiver: Receiver | None = None,
 ) -> FastAPI:
     """An application that answers with the model of `present` whoever the settings let in.
 
     The model is loaded when the application starts, unless it is there, and followed until it
-    ends. With `hosts`, requests whose header Host names another one are refused.
+    ends. With `hosts`, requests whose header Host names another one are refused. With `receipts`
+    every answer gets one, and what waits at the end is written, within their bound. With
+    `receiver` webhooks are taken.
     `app.state.draining.begun` makes it not ready and asks clients to close their connections.
     """
     chosen = limits or Limits()
     pool, draining, keyring = Pool(chosen), Draining(), Keyring(settings)
-    figures = Figures(present, pool)
+    figures = Figures(present, pool, receipts)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not present.ready:
             await asyncio.to_thread(present.refresh)
         following = [asyncio.create_task(one) for one in (_follow(present), _reread(keyring))]
-        yield
+        with receipts or contextlib.nullcontext():
+            yield
+            pool.close()
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
-        pool.close()
 
     app = FastAPI(
         title="Pulmo",
@@ -65,13 +72,15 @@ def create_app(
         openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.draining = draining
+    app.state.draining, app.state.pool = draining, pool
     problems.install(app)
     routes = Routes(app, Guard(settings, keyring))
     _add_predict(routes, present, pool, Intake(chosen), figures)
     _add_health(routes, present, pool, draining)
     _add_model(routes, present)
     _add_metrics(routes, figures)
+    if receiver is not None:
+        receiver.add(routes)
     document.add(app, routes)
     if origins := words(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Self, TextIO
 
 import numpy as np
 
@@ -51,10 +51,15 @@ class Receipts:
         """Receipts taken and not yet written."""
         return len(self._queue) + len(self._batch)
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Begin to write."""
         self._thread = threading.Thread(target=self._write_all, name="receipts", daemon=True)
         self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what waits, as `close`."""
+        self.close()
 
     def take(self, answered: Sequence[Answered]) -> None:
         """Keep the receipts of answers for writing; the ones that find no room are lost."""
@@ -68,13 +73,13 @@ class Receipts:
             self._lose(len(receipts) - min(room, len(receipts)))
             self._changed.notify()
 
-    def close(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Write what waits, for so many seconds at most; what is left is lost, and told."""
+    def close(self) -> None:
+        """Write what waits, for a bounded time; what is left is lost, and told."""
         with self._changed:
             self._ending = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(seconds)
+            self._thread.join(FLUSH_SECONDS)
         with self._changed:
             self._over, self._told_at = True, float("-inf")
             self._lose(self.waiting)

@@ -1,34 +1,58 @@
-"""What a server tells of itself: a request id on every answer, and figures for Prometheus."""
+"""What a server tells of itself: an id and a line of log for every request, and figures."""
 
+import logging
 import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulmo.logs import get_logger
+from pulmo.logs import ACCESS, get_logger
 from pulmo.serving import problems
 from pulmo.serving.limits import Pool
 from pulmo.serving.models import Answered, Present
+from pulmo.serving.receipts import Receipts
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+REJECTED = {
+    400: "broken",
+    401: "no key",
+    403: "wrong role",
+    408: "slow",
+    413: "large",
+    415: "kind",
+    422: "invalid",
+    429: "rate",
+    503: "busy",
+}
 _UNFORESEEN = "the server failed on this request; its log says why"
 _NOT_HERE = "this server does not go by the name that the header Host says"
 
 logger = get_logger(__name__)
+access = get_logger(ACCESS)
 
 
 class Figures(Collector):
-    """The figures of one server; several in a process do not share them."""
+    """The figures of one server; several in a process do not share them.
 
-    def __init__(self, present: Present, pool: Pool) -> None:
+    What is noted also gets its receipts, where there are any.
+    """
+
+    def __init__(self, present: Present, pool: Pool, receipts: Receipts | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._present, self._pool = present, pool
+        self._present, self._pool, self._receipts = present, pool, receipts
         self.requests = Counter(
             "http_requests", "Requests answered.", ("route", "status"), registry=self.registry
         )
@@ -48,12 +72,38 @@ class Figures(Collector):
         self.answers = Counter(
             "pulmo_answers", "Pictures answered.", ("decision",), registry=self.registry
         )
+        self.predictions = Counter(
+            "pulmo_predictions",
+            "Pictures answered; 'none' is unlike what the model knows.",
+            ("prediction",),
+            registry=self.registry,
+        )
+        self.confidence = Histogram(
+            "pulmo_prediction_probability",
+            "The probability of what was answered.",
+            buckets=SHARES,
+            registry=self.registry,
+        )
+        self.rejected = Counter(
+            "pulmo_rejected", "Requests refused.", ("reason",), registry=self.registry
+        )
         self.registry.register(self)
 
     def note(self, answered: Sequence[Answered]) -> None:
-        """Count answers."""
+        """Count answers, and keep their receipts."""
         for one in answered:
             self.answers.labels(one.answer.decision).inc()
+            self.predictions.labels(one.answer.prediction or "none").inc()
+            self.confidence.observe(one.answer.probability)
+        if self._receipts is not None:
+            self._receipts.take(answered)
+
+    def ended(self, route: str, status: int, seconds: float) -> None:
+        """Count and time a request."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+        if status in REJECTED:
+            self.rejected.labels(REJECTED[status]).inc()
 
     def collect(self) -> Iterator[Metric]:
         """What is looked up when it is asked for."""
@@ -67,14 +117,34 @@ class Figures(Collector):
             name = self._present.model.name
             info = {"name": name.name, "version": name.version or "", "digest": name.digest}
             yield InfoMetricFamily("pulmo_model", "The model that answers.", value=info)
+            made = datetime.fromisoformat(self._present.model.bundle.info.lineage.created_at)
+            yield GaugeMetricFamily(
+                "pulmo_model_age_seconds",
+                "Since the model that answers was made.",
+                value=(datetime.now(UTC) - made).total_seconds(),
+            )
+        if self._receipts is not None:
+            yield from _kept(self._receipts)
 
     def describe(self) -> list[Metric]:
         """Nothing: what is collected depends on the model."""
         return []
 
 
+def _kept(receipts: Receipts) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "pulmo_receipts_written", "Receipts written to the log.", value=receipts.written
+    )
+    yield CounterMetricFamily(
+        "pulmo_receipts_lost", "Receipts that were not written.", value=receipts.lost
+    )
+    yield GaugeMetricFamily(
+        "pulmo_receipts_waiting", "Receipts taken and not yet written.", value=receipts.waiting
+    )
+
+
 class Watched:
-    """Gives every request an id, counts and times it, and sets the headers of every answer."""
+    """Gives every request an id, counts and logs it, and sets the headers of every answer."""
 
     def __init__(
         self, app: ASGIApp, figures: Figures, draining: "Draining", hosts: frozenset[str] | None
@@ -114,8 +184,17 @@ class Watched:
             await told(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self._figures.requests.labels(route, str(status)).inc()
-            self._figures.seconds.labels(route).observe(time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            self._figures.ended(route, status, seconds)
+            if access.isEnabledFor(logging.INFO):
+                fields = {
+                    "id": state["id"],
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 6),
+                }
+                access.info("request", extra={"fields": fields})
 
     def _is_meant(self, scope: Scope) -> bool:
         """Whether the request names this server; a page elsewhere may resolve its name to us."""

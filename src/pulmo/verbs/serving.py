@@ -32,22 +32,32 @@ def serve(
 
     Ends on SIGTERM, after what was accepted is answered.
     """
+    import signal
+
+    from pulmo import logs
     from pulmo.config import settings
     from pulmo.serving.access import known_hosts
     from pulmo.serving.app import create_app
     from pulmo.serving.keyring import Keyring
     from pulmo.serving.limits import Limits
     from pulmo.serving.models import Present
+    from pulmo.serving.receipts import Receipts
     from pulmo.serving.server import listen, make_server
     from pulmo.verbs.predictions import in_production
-    from pulmo.wiring import open_source
+    from pulmo.wiring import open_receipts, open_source
 
     places = settings.load()
+    if places.log_format == "json":
+        logs.as_json()
+    # A shell may have SIGINT ignored for what it starts; a server hears it, and must say so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hosts = known_hosts(places, host, keyed=Keyring(places).asked_for)
     present = Present(open_source(places, model or in_production(places)))
     present.refresh()
+    receipts = Receipts(open_receipts(places), details=places.log_embeddings)
     limits = Limits(workers=_cores())
-    make_server(create_app(places, present, limits, hosts), limits).run([listen(host, port)])
+    application = create_app(places, present, limits, hosts, receipts)
+    make_server(application, limits).run([listen(host, port)])
 
 
 def _cores() -> int:
