@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pulmo.config.hooks import HookSettings
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import SUMS, Bundle, verify
 from pulmo.core.ports import ModelRef, Registry, Version
@@ -10,9 +11,12 @@ from pulmo.errors import ModelError
 
 if TYPE_CHECKING:
     from pulmo.core.receipt import ReceiptLog
+    from pulmo.registry.delivery import Sender
+    from pulmo.registry.queue import SqlJobs
     from pulmo.registry.signing import Keys
     from pulmo.registry.upkeep import Upkeep
     from pulmo.serving.models import Source
+    from pulmo.serving.webhooks import Receiver
 
 BUNDLE = "bundle"  # where a run's folder keeps its bundle
 
@@ -82,6 +86,37 @@ def open_receipts(settings: Settings) -> "ReceiptLog":
     from pulmo.store.log import SqlReceipts
 
     return SqlReceipts(settings.log_url)
+
+
+def open_queue(settings: Settings) -> "SqlJobs":
+    """The jobs that events ask for, beside the registry. Raises RegistryError."""
+    from pulmo.registry.queue import SqlJobs
+    from pulmo.store.database import open_database
+
+    return SqlJobs(open_database(settings.registry_url))
+
+
+def open_sender(settings: Settings, chosen: HookSettings, *, only: str | None = None) -> "Sender":
+    """What delivers the events of moves; `only` names one target. Raises ConfigError."""
+    from pulmo.registry.delivery import Sender
+    from pulmo.registry.outbox import Outbox
+    from pulmo.registry.queue import SqlJobs
+    from pulmo.registry.targets import is_shared, make_targets
+    from pulmo.store.database import open_database
+
+    database = open_database(settings.registry_url)
+    shared = is_shared(settings.registry_url, settings.files_url)
+    targets = make_targets(chosen, SqlJobs(database), shared=shared)
+    return Sender(Outbox(database), [one for one in targets if only in (None, one.name)])
+
+
+def open_receiver(settings: Settings, chosen: HookSettings) -> "Receiver | None":
+    """What takes webhooks, None where no secret is set."""
+    from pulmo.serving.webhooks import Receiver
+
+    if not (chosen.secret or chosen.github_secret or chosen.wandb_secret):
+        return None
+    return Receiver(open_queue(settings), chosen)
 
 
 def open_bundle_folder(folder: Path) -> Bundle:

@@ -201,3 +201,53 @@ class Registry(Protocol):
 
         Its number is never used again; its files stay until they are collected.
         """
+
+
+@dataclass(frozen=True)
+class Job:
+    """One version to be tested, asked for by an event; a key is done once.
+
+    It ends as done (tested and promoted), refused (by tests or gate), superseded (`staging` points
+    elsewhere by now) or failed (what is asked cannot be done, `detail` says why).
+    """
+
+    id: int
+    key: str
+    name: str
+    payload: Mapping[str, Any]
+    state: Literal["waiting", "running", "done", "refused", "superseded", "failed"]
+    attempts: int
+    created_at: datetime
+    ended_at: datetime | None = None
+    detail: str | None = None
+    claim: str | None = None  # of the worker that is at it
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody will work at it any more, unless it is sent again."""
+        return self.state not in ("waiting", "running")
+
+
+class JobQueue(Protocol):
+    """What events ask for, kept until it is done, also when a worker is killed."""
+
+    def enqueue(self, key: str, name: str, payload: Mapping[str, Any]) -> tuple[Job, bool]:
+        """The job of a key and whether it is new: a key that is known changes nothing."""
+
+    def claim(self, key: str | None = None) -> Job | None:
+        """A job that is due, or that of `key` if it is; nobody else gets it while it is held."""
+
+    def hold(self, job: Job) -> bool:
+        """Keep a claimed job a little longer; whether it is still ours."""
+
+    def finish(self, job: Job, state: str, detail: str) -> None:
+        """End a claimed job."""
+
+    def retry(self, job: Job, error: str) -> None:
+        """Give a claimed job back, to be tried later; after too many attempts it has failed."""
+
+    def get(self, key: str) -> Job:
+        """The job of a key. Raises NotFoundError."""
+
+    def jobs(self) -> list[Job]:
+        """All jobs, oldest first."""
