@@ -59,8 +59,8 @@ _IMPLICIT = "1.2.840.10008.1.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 NATIVE = frozenset({_IMPLICIT, "1.2.840.10008.1.2.1", _DEFLATED})
 RLE = "1.2.840.10008.1.2.5"
-# JPEG Baseline and Extended, JPEG-LS exact and near, JPEG 2000 exact and lossy.
-CODECS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 80, 81, 90, 91))
+# JPEG Baseline, Extended and twice Lossless, JPEG-LS and JPEG 2000, both exact and lossy.
+CODECS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91))
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ from pulmo.errors import DataError
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_EXTENDED = "1.2.840.10008.1.2.4.51"
+_LOSSLESS = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 _JPEG_LS = {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 _FRAME_STARTS = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC} | {0xFFF7}
-_SCAN_START = 0xFFDA
+_SEQUENTIAL, _PREDICTED = 0xFFC1, 0xFFC3
+_SCAN_START, _END = 0xFFDA, b"\xff\xd9"
 _MAX_SEGMENTS = 1000  # before the first scan of a JPEG; pictures have about ten
 Codes = NDArray[Any]  # stored values, 8 or 16 bits, signed or not: [rows, columns] or [.., .., 3]
 
@@ -117,14 +120,50 @@ def _unpack(frame: bytes, layout: Layout) -> bytes:
 
 
 def _decompress(frame: bytes, layout: Layout, syntax: str) -> Codes:
-    """One JPEG, JPEG-LS or JPEG 2000 frame through pydicom, which sees nothing but the pixels."""
+    """One JPEG, JPEG-LS or JPEG 2000 frame, once its own header says the size of the file."""
+    head = _read_head(frame)
+    if head.size != (layout.rows, layout.columns, layout.samples):
+        raise DataError("the compressed picture has another size than the DICOM file says")
+    if syntax in _LOSSLESS or (syntax == _EXTENDED and layout.allocated == 16):
+        decoded = _by_libjpeg(frame, head, layout, syntax)
+    else:
+        decoded = _by_pydicom(frame, layout, syntax)
+    if decoded is None:
+        raise DataError(
+            f"the {uid_name(syntax)} data of the DICOM file are damaged or of a kind that is not "
+            "read; convert the file to Explicit VR Little Endian"
+        )
+    return decoded
+
+
+def _by_libjpeg(frame: bytes, head: "_Head", layout: Layout, syntax: str) -> Codes | None:
+    """Lossless and 12-bit JPEG of one sample, None where it is damaged or something else.
+
+    libjpeg-turbo fills what is missing with grey, so the end must stand where it belongs.
+    """
+    from imagecodecs import jpeg8_decode
+
+    kind, least = (_PREDICTED, 2) if syntax in _LOSSLESS else (_SEQUENTIAL, layout.stored)
+    if head.kind != kind or layout.samples != 1 or not least <= head.bits <= layout.allocated:
+        return None
+    end = frame.find(_END, head.scan)
+    if end < 0 or frame[end + 2 :].strip(b"\0\xff"):  # some pad
+        return None
+    codes = np.empty((layout.rows, layout.columns), np.uint8 if head.bits <= 8 else np.uint16)
+    try:
+        jpeg8_decode(frame[: end + 2], out=codes)
+    except Exception:  # noqa: BLE001  as below
+        return None
+    return _native(codes.astype(f"<u{layout.allocated // 8}").tobytes(), layout)
+
+
+def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> Codes | None:
+    """Other frames by pydicom's plug-ins, which see nothing but the pixels; None if damaged."""
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
 
-    if _claimed_size(frame) != (layout.rows, layout.columns, layout.samples):
-        raise DataError("the compressed picture has another size than the DICOM file says")
     if syntax in _JPEG_LS:
-        frame += b"\xff\xd9"  # without an end marker CharLS searches damaged data for seconds
+        frame += _END  # without it CharLS searches damaged data for seconds
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -142,23 +181,30 @@ def _decompress(frame: bytes, layout: Layout, syntax: str) -> Codes:
     try:
         return get_decoder(syntax).as_array(encapsulate([frame], has_bot=False), **options)[0]
     except Exception:  # noqa: BLE001  plug-ins raise whatever a damaged file makes them stumble over
-        raise DataError(
-            f"the {uid_name(syntax)} data of the DICOM file are damaged or of a kind that is not "
-            "read; convert the file to Explicit VR Little Endian"
-        ) from None
+        return None
 
 
-def _claimed_size(frame: bytes) -> tuple[int, int, int]:
-    """Height, width and components by the one header of a JPEG 2000, JPEG or JPEG-LS frame."""
+class _Head(NamedTuple):
+    """What a compressed frame says of itself."""
+
+    size: tuple[int, int, int]  # height, width, components
+    kind: int = 0  # marker of the frame, which names the process
+    bits: int = 0  # of a sample
+    scan: int = 0  # where its first scan begins
+
+
+def _read_head(frame: bytes) -> _Head:
+    """The one header of a JPEG 2000, JPEG or JPEG-LS frame. Raises DataError, struct.error."""
     if frame[:4] == b"\xff\x4f\xff\x51":
         right, bottom, left, top = struct.unpack_from(">4I", frame, 8)
-        return bottom - top, right - left, struct.unpack_from(">H", frame, 40)[0]
-    at, sizes = 2, list[tuple[int, int, int]]()
+        return _Head((bottom - top, right - left, struct.unpack_from(">H", frame, 40)[0]))
+    at, heads = 2, list[_Head]()
     for _ in range(_MAX_SEGMENTS):
         marker, length = struct.unpack_from(">HH", frame, at)
-        if marker == _SCAN_START and len(sizes) == 1:
-            return sizes[0]
+        if marker == _SCAN_START and len(heads) == 1:
+            return heads[0]._replace(scan=at)
         if marker in _FRAME_STARTS:
-            sizes.append(struct.unpack_from(">HHB", frame, at + 5))
+            bits, *size = struct.unpack_from(">BHHB", frame, at + 4)
+            heads.append(_Head((size[0], size[1], size[2]), marker, bits))
         at += 2 + length
     raise DataError("the compressed picture of the DICOM file has no clear header")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imagecodecs import jpeg8_encode
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmwrite
@@ -18,6 +19,9 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
@@ -26,6 +30,14 @@ from pydicom.uid import (
 CANARY = "CANARY^QUAGGA"
 
 MakeDicom = Callable[..., bytes]
+PACKED = (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEG2000Lossless,
+    JPEG2000,
+)
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +80,8 @@ def _make(
     data["PixelData"].VR = "OW" if pixels.dtype.itemsize == 2 else "OB"
     if syntax in (RLELossless, JPEGLSLossless) and frame is None:
         data.compress(syntax, generate_instance_uid=False)
-    elif syntax in (JPEGBaseline8Bit, JPEG2000Lossless, JPEG2000) or frame is not None:
-        encoded = _encode(pixels, syntax) if frame is None else frame
+    elif syntax in PACKED or frame is not None:
+        encoded = _encode(pixels, syntax, data.BitsStored) if frame is None else frame
         data.PixelData = encapsulate([encoded])
         data["PixelData"].VR = "OB"
         data["PixelData"].is_undefined_length = True
@@ -106,7 +118,13 @@ def _name_the_canary(data: Dataset) -> None:
     block.add_new(2, "SQ", [inner])
 
 
-def _encode(pixels: NDArray[Any], syntax: UID) -> bytes:
+def _encode(pixels: NDArray[Any], syntax: UID, bits: int) -> bytes:
+    if syntax == JPEGExtended12Bit:
+        return bytes(jpeg8_encode(pixels, level=100, bitspersample=12))
+    if syntax in (JPEGLossless, JPEGLosslessSV1):
+        unsigned = pixels.view(f"u{pixels.dtype.itemsize}") & ((1 << bits) - 1)
+        predictor = 6 if syntax == JPEGLossless else 1
+        return bytes(jpeg8_encode(unsigned, lossless=True, predictor=predictor, bitspersample=bits))
     buffer = io.BytesIO()
     if syntax == JPEGBaseline8Bit:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=90)

@@ -15,6 +15,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -36,6 +37,7 @@ SYNTAXES = (
     JPEGLSLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
 )
 
 quick = settings(
@@ -86,7 +88,7 @@ def test_noise_after_the_mark_is_refused(noise: bytes) -> None:
         decode(bytes(128) + b"DICM" + noise)
 
 
-@given(which=st.integers(0, 7), share=st.floats(0, 1, exclude_max=True))
+@given(which=st.integers(0, 8), share=st.floats(0, 1, exclude_max=True))
 @quick
 def test_a_cut_file_is_refused_or_whole_enough(
     files: list[bytes], which: int, share: float
@@ -95,7 +97,7 @@ def test_a_cut_file_is_refused_or_whole_enough(
 
 
 @given(
-    which=st.integers(0, 7),
+    which=st.integers(0, 8),
     flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6),
     tail=st.booleans(),
 )

@@ -4,12 +4,22 @@ import io
 import struct
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from imagecodecs import jpeg8_encode
 from PIL import Image
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from pulmo.core.dicom import decode
 from pulmo.errors import DataError
@@ -74,6 +84,47 @@ def test_a_damaged_frame_is_refused_by_the_name_of_its_syntax(
     header = frame.index(b"\xff\xda" if syntax != JPEG2000Lossless else b"\xff\x93") + 14
     with pytest.raises(DataError, match=r"the JPEG.* data of the DICOM file are damaged.*convert"):
         decode(make_dicom(GREY, syntax=syntax, frame=frame[: min(header, len(frame) - 20)]))
+
+
+DEEP = GREY.astype(np.uint16) * 16
+EXACT = bytes(jpeg8_encode(DEEP, lossless=True, predictor=1, bitspersample=12))
+
+
+def test_what_follows_the_end_of_a_lossless_frame_may_only_fill(make_dicom: MakeDicom) -> None:
+    plain = np.asarray(decode(make_dicom(DEEP, BitsStored=12)))
+    for filling in (b"", b"\0", b"\xff"):
+        file = make_dicom(DEEP, BitsStored=12, syntax=JPEGLosslessSV1, frame=EXACT + filling)
+        np.testing.assert_array_equal(np.asarray(decode(file)), plain)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "frame"),
+    [
+        (JPEGLosslessSV1, EXACT[:-20]),
+        (JPEGLosslessSV1, EXACT[:-20] + b"\xff\xd9" + EXACT[-20:]),
+        (JPEGLosslessSV1, EXACT.replace(b"\xff\xc4", b"\xff\xfe")),
+        (JPEGLosslessSV1, bytes(jpeg8_encode(DEEP, level=90, bitspersample=12))),
+        (JPEGExtended12Bit, EXACT),
+    ],
+    ids=["cut", "an end in between", "no table", "not lossless", "lossless"],
+)
+def test_a_damaged_or_other_wide_frame_is_refused(
+    make_dicom: MakeDicom, syntax: Any, frame: bytes
+) -> None:
+    with pytest.raises(DataError, match=r"the JPEG.* damaged or of a kind that is not read"):
+        decode(make_dicom(DEEP, BitsStored=12, syntax=syntax, frame=frame))
+
+
+def test_wide_samples_in_narrow_pixels_are_refused(make_dicom: MakeDicom) -> None:
+    with pytest.raises(DataError, match="of a kind that is not read"):
+        decode(make_dicom(GREY, syntax=JPEGLosslessSV1, frame=EXACT))
+
+
+def test_a_twelve_bit_file_of_another_maker_is_read() -> None:
+    path = str(get_testdata_file("JPGExtended.dcm", download=False))
+    image = decode(Path(path).read_bytes())
+    assert image.size == (256, 1024)
+    assert np.asarray(image).max() > 0
 
 
 def test_jpeg_ls_without_an_end_does_not_hang(make_dicom: MakeDicom) -> None:
