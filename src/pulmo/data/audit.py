@@ -63,6 +63,14 @@ class Evidence:
 _Told = tuple[Check, str, list[str], list[tuple[str, ...]]]
 
 
+def count_changes(before: Manifest, now: Manifest) -> list[str]:
+    """Where the class counts of two data sets differ: a line for each class of a split."""
+    old, new = before.counts(), now.counts()
+    cells = sorted({(s, c) for counts in (old, new) for s in counts for c in counts[s]})
+    pairs = [(s, c, new[s].get(c, 0), old[s].get(c, 0)) for s, c in cells]
+    return [f"{s} {c}: {a} now, {b} before ({a - b:+})" for s, c, a, b in pairs if a != b]
+
+
 def audit(manifest: Manifest, evidence: Evidence, doctor: DoctorConfig) -> Report:
     """Judge a manifest; what each check is worth is the configuration's choice."""
     told = [
@@ -192,10 +200,7 @@ def _compared(manifest: Manifest, evidence: Evidence, doctor: DoctorConfig) -> I
             message = f"unlike the saved reference {evidence.reference.digest[:12]}: {len(far)}"
             yield "drift", message, [f"{name}: {value:.2f}" for name, value in far.items()], []
     if evidence.against is not None:
-        here, there = manifest.counts(), evidence.against.counts()
-        cells = sorted({(s, c) for counts in (here, there) for s in counts for c in counts[s]})
-        pairs = [(s, c, here[s].get(c, 0), there[s].get(c, 0)) for s, c in cells]
-        lines = [f"{s} {c}: {a} here, {b} there ({a - b:+})" for s, c, a, b in pairs if a != b]
+        lines = count_changes(evidence.against, manifest)
         if lines:
             message = f"class counts differ from {evidence.against.digest[:12]}: {len(lines)}"
             yield "counts", message, lines, []

@@ -11,10 +11,10 @@ from pulmo import logs
 from pulmo.config.schema import Check, Config, DoctorConfig
 from pulmo.data import files
 from pulmo.data.alike import find_alike
-from pulmo.data.audit import Evidence, Report, audit
+from pulmo.data.audit import Evidence, Report, audit, count_changes
 from pulmo.data.dealing import build
 from pulmo.data.looks import Look
-from pulmo.data.manifest import DataSet, Manifest, find, home_of, store
+from pulmo.data.manifest import DataSet, Manifest, find, home_of, load, store
 from pulmo.data.reference import Reference
 from pulmo.data.scan import scan
 from pulmo.data.sources import collect
@@ -29,10 +29,16 @@ log = logs.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A data set and what the audit found in it (warnings, and errors that were allowed)."""
+    """A data set and what the audit found in it (warnings, and errors that were allowed).
+
+    `before` is the digest of the data set of this name that was current until now, None where there
+    was none or it is the same one; `changes` are the lines in which their class counts differ.
+    """
 
     dataset: DataSet
     report: Report
+    before: str | None = None
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,13 @@ def prepare(config: Config, data_dir: Path) -> Prepared:
             if not config.doctor.allow_errors:
                 raise RefusedError(refusal(seen.report, f"All findings: {home / REPORT}"))
             log.warning("%s", refusal(seen.report, "Allowed by doctor.allow_errors"))
+        last = _current(config.data.name, data_dir)
         dataset = store(seen.manifest, seen.root, data_dir)
         files.write(dataset.folder / REPORT, document)
-        return Prepared(dataset, seen.report)
+        if last is None or last.digest == dataset.manifest.digest:
+            return Prepared(dataset, seen.report)
+        changes = tuple(count_changes(last, dataset.manifest))
+        return Prepared(dataset, seen.report, last.digest, changes)
 
 
 def examine(config: Config, data_dir: Path, against: str | None = None) -> Examined:
@@ -115,6 +125,13 @@ def refusal(report: Report, where: str) -> str:
         more = "; …" if len(finding.where) > SHOWN else ""
         told.append(f"{finding.message} ({'; '.join(finding.where[:SHOWN])}{more})")
     return f"the data set {report.name} has errors: {'. '.join(told)}. {where}"
+
+
+def _current(name: str, data_dir: Path) -> Manifest | None:
+    try:
+        return load(data_dir, name).manifest
+    except DataError:  # none, or a damaged one, which is about to be replaced
+        return None
 
 
 def _home(config: Config, data_dir: Path) -> Path:

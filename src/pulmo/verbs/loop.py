@@ -55,7 +55,8 @@ def data(overrides: Overrides = None, json: AsJson = False) -> None:
     prepared = prepare(config, places.data_dir)
     dataset, report = prepared.dataset, prepared.report
     if json:
-        output.as_json({"folder": dataset.folder, "report": report})
+        told = {"folder": dataset.folder, "report": report, "before": prepared.before}
+        output.as_json({**told, "changes": prepared.changes})
         return
     classes = dataset.manifest.classes
     rows = [
@@ -65,6 +66,9 @@ def data(overrides: Overrides = None, json: AsJson = False) -> None:
     output.table(("split", *classes, "all"), rows)
     for finding in report.findings:
         typer.echo(f"{finding.severity}: {finding.message}")
+    if prepared.before is not None:
+        differ = "; ".join(prepared.changes) or "the same class counts"
+        typer.echo(f"other pictures than {prepared.before[:12]}: {differ}")
     typer.echo(f"{report.name} {report.digest[:12]} in {dataset.folder}")
 
 

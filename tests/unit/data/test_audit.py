@@ -148,7 +148,7 @@ def test_class_counts_are_held_against_another_data_set() -> None:
     assert judged(against=other).findings == ()
     (finding,) = judged(row("new", "dog"), against=other).findings
     assert finding.check == "counts"
-    assert finding.where == ("train dog: 11 here, 10 there (+1)",)
+    assert finding.where == ("train dog: 11 now, 10 before (+1)",)
 
 
 def test_errors_come_first_and_the_report_is_json() -> None:

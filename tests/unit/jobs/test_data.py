@@ -49,6 +49,20 @@ def test_the_same_pictures_give_the_same_data_set(config: Config, tmp_path: Path
     assert prepare(config, tmp_path / "other").dataset.manifest == first.dataset.manifest
 
 
+def test_what_changed_since_the_last_time_is_told(
+    config: Config, root: Path, tmp_path: Path
+) -> None:
+    first = prepare(config, tmp_path / "data")
+    assert first.before is None
+    row = next(row for row in first.dataset.manifest.rows if row.split == "train")
+    (root / row.path).unlink()
+    second = prepare(config, tmp_path / "data")
+    had = first.report.counts["train"][row.label]
+    assert second.before == first.dataset.manifest.digest
+    assert second.changes == (f"train {row.label}: {had - 1} now, {had} before (-1)",)
+    assert prepare(config, tmp_path / "data").before is None
+
+
 def test_pictures_that_moved_are_the_same_data_set_in_another_place(
     config: Config, root: Path, tmp_path: Path
 ) -> None:

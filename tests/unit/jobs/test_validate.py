@@ -135,7 +135,7 @@ def test_counts_are_held_against_another_state_of_the_data(
         draw(root / "dog" / f"{i}.png", i)
     report = validate(config, tmp_path / "data", against=before).report
     (finding,) = (one for one in report.findings if one.check == "counts")
-    assert any(re.fullmatch(r"train dog: \d+ here, \d+ there \(\+\d+\)", w) for w in finding.where)
+    assert any(re.fullmatch(r"train dog: \d+ now, \d+ before \(\+\d+\)", w) for w in finding.where)
     with pytest.raises(DataError, match="has the digest"):
         validate(config, tmp_path / "data", against="0" * 64)
 
