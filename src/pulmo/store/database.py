@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.orm import Session
 
 from pulmo.errors import ConfigError, NotFoundError, RegistryError
+from pulmo.store.postgres import with_driver, words
 from pulmo.store.schema import Schema, is_sqlite, migrate, require_head
 from pulmo.store.tables import Base
 
@@ -39,6 +40,7 @@ _ADVICE = {
     "malformed": "the file is damaged: restore it from a backup",
     "disk i/o error": "its disk failed to read or write: check the disk and its free space",
     "could not connect": "the server cannot be reached: check the address and that it runs",
+    "can't create a connection": "the server cannot be reached: check the address and that it runs",
     "connection refused": "the server cannot be reached: check the address and that it runs",
 }
 
@@ -132,6 +134,7 @@ def parse_url(url: str, variable: str) -> URL:
             f"the database URL ({variable}) is not understood: write "
             "sqlite:///folder/name.db or postgresql+pg8000://user@host/name"
         ) from error
+    target = with_driver(target)
     if target.get_backend_name() == "sqlite" and target.database in (None, "", ":memory:"):
         raise ConfigError(f"the database URL {url} names no file: write sqlite:///folder/name.db")
     return target
@@ -224,7 +227,7 @@ def _explained(label: str) -> Iterator[None]:
 
 
 def _explain(label: str, error: BaseException) -> str:
-    said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = words(error)
     for sign, advice in _ADVICE.items():
         if sign in said.lower():
             return f"the database {label} cannot be used, {advice} ({said})"
