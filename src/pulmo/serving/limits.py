@@ -1,11 +1,13 @@
 """How much a server takes on: bytes, seconds and work, each with its bound."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -94,31 +96,35 @@ class Pool:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._executor = ThreadPoolExecutor(limits.workers, "answer")
+        self._room = limits.workers + limits.waiting
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self.taken = 0  # requests that run or wait
+        self.shed = 0  # requests refused before anything of them was read
 
     @property
     def full(self) -> bool:
         """Whether one more request would be refused."""
-        return self.taken >= self._limits.workers + self._limits.waiting
+        return self.taken >= self._room
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns, from a thread. Raises BusyError when full or after the deadline.
 
-        Work that has begun keeps its place until it ends, also where nobody waits any more.
+        Work that has begun keeps its place until it ends, also where nobody waits any more; work
+        that nobody waits for is not begun.
         """
         self.require_room()
+        if not self._threads:
+            self._start()
         loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         self.taken += 1
-        future = self._executor.submit(work)
-        future.add_done_callback(lambda _: _later(loop, self._free))
+        self._queue.put(_Job(loop, future, work, self._free))
+        late = loop.call_later(self._limits.deadline_s, self._expire, future)
         try:
-            async with asyncio.timeout(self._limits.deadline_s):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            raise BusyError(
-                f"no answer was ready within {self._limits.deadline_s:g} s: ask again in a moment"
-            ) from error
+            return await future
+        finally:
+            late.cancel()
 
     def require_room(self) -> None:
         """Raise BusyError where one more request would be refused."""
@@ -127,12 +133,53 @@ class Pool:
 
     def close(self) -> None:
         """Begin nothing more; what runs is not waited for."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _start(self) -> None:
+        for index in range(self._limits.workers):
+            thread = threading.Thread(target=_work, args=(self._queue,), name=f"answer_{index}")
+            thread.daemon = True
+            thread.start()
+            self._threads.append(thread)
+
+    def _expire(self, future: "asyncio.Future[T]") -> None:
+        if not future.done():
+            told = (
+                f"no answer was ready within {self._limits.deadline_s:g} s: ask again in a moment"
+            )
+            future.set_exception(BusyError(told))
 
     def _free(self) -> None:
         self.taken -= 1
 
 
-def _later(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
+class _Job(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    work: Callable[[], Any]
+    free: Callable[[], None]
+
+    def told(self, result: Any, error: Exception | None) -> None:
+        """End the job, in its loop."""
+        self.free()
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+def _work(queue: "SimpleQueue[_Job | None]") -> None:
+    """Do one job after another until None comes. One wake of the loop tells result and room."""
+    while (job := queue.get()) is not None:
+        result, error = None, None
+        if not job.future.done():
+            try:
+                result = job.work()
+            except Exception as fault:  # noqa: BLE001 - whoever waits is told
+                error = fault
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            job.loop.call_soon_threadsafe(job.told, result, error)
+        del job, result, error  # nothing of a request is kept while the thread waits

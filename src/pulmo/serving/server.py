@@ -8,16 +8,14 @@ import struct
 import sys
 import uuid
 
-import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pulmo.core.wire import PROBLEM_TYPE
 from pulmo.errors import ConfigError
 from pulmo.logs import get_logger
-from pulmo.serving import problems
-from pulmo.serving.limits import Limits
+from pulmo.serving import problems, shed
+from pulmo.serving.limits import Limits, Pool
 from pulmo.serving.watching import Draining
 
 IDLE_SECONDS = 5  # how long a connection without a request is kept
@@ -49,6 +47,8 @@ def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
 
     class Connection(_Connection):
         bounds = limits
+        pool = app.state.pool
+        draining = app.state.draining
 
     config = uvicorn.Config(
         app,
@@ -61,7 +61,6 @@ def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         proxy_headers=False,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=limits.finish_s,
-        h11_max_incomplete_event_size=HEAD_BYTES,
     )
     return _Server(config, limits, app.state.draining)
 
@@ -110,13 +109,22 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-class _Connection(H11Protocol):
-    """HTTP/1.1 whose requests must arrive in time, and whose refusals are problems."""
+class _Connection(HttpToolsProtocol):
+    """HTTP/1.1 whose requests must arrive in time, and whose refusals are problems.
+
+    Work that there is no room for is refused here, for a twentieth of what a route costs: a server
+    that is asked ten times what it can do has then time left to do it.
+    """
 
     bounds: Limits
+    pool: Pool
+    draining: Draining
     _late: asyncio.TimerHandle | None = None
     _begun = 0.0
     _received = 0
+    _whole = True  # whether no part of a request is still to come
+    _in_body = False
+    _unwanted = 0  # bytes still to come of a body that nobody will read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -125,13 +133,33 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
+        if self._unwanted:
+            data = self._thrown_away(data)
+        if self._idle and self.pool.full and not self.draining.begun:
+            data = self._turned_down(data)
+        if not data:
+            return
+        self._whole = self._whole and not self._idle  # a byte more is the next request's first
         self._received += len(data)
         super().data_received(data)
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
-            if self._late is None:
-                self._expect()
-        else:
+        if self._whole:
             self._stop_expecting()
+        elif self._late is None:
+            self._expect()
+        if not self._whole and not self._in_body and self._received > HEAD_BYTES:
+            self._refuse(400, "the head of the request is too long")
+
+    def on_headers_complete(self) -> None:
+        """Answer, unless the head is too long; what is raised here ends in a refusal."""
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            raise ValueError("the head of the request is too long")
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that nothing more has to come."""
+        self._in_body, self._whole = False, True
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -145,6 +173,47 @@ class _Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self._refuse(400, msg)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the next byte begins a request."""
+        return self._whole and not self._answering and not self._unwanted
+
+    def _turned_down(self, data: bytes) -> bytes:
+        """What is left of `data` after requests for work that there is no room for."""
+        while data and not self._unwanted:
+            refused = shed.look(data, self.bounds.body_bytes)
+            if refused is None:
+                return data
+            self.pool.shed += 1
+            self.transport.write(shed.refusal())
+            self._unwanted = max(refused.length - len(data), 0)
+            data = data[refused.length :]
+            self._await_next()
+        return data
+
+    def _thrown_away(self, data: bytes) -> bytes:
+        """What is left of `data` after the rest of a body that nobody reads."""
+        rest = data[self._unwanted :]
+        self._received += len(data) - len(rest)
+        self._unwanted = max(self._unwanted - len(data), 0)
+        self._await_next()
+        return rest
+
+    def _await_next(self) -> None:
+        """Wait for the rest of a body that nobody reads, or for the next request."""
+        self._unset_keepalive_if_required()
+        if not self._unwanted:
+            self._stop_expecting()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._late is None:
+            self._expect()
 
     def _end_when_idle(self) -> None:
         if not self.transport.is_closing():
@@ -162,10 +231,10 @@ class _Connection(H11Protocol):
         left = self._begun + self._allowed() - self.loop.time()
         if left > 0:
             self._late = self.loop.call_later(left, self._check)
-        elif self.conn.their_state is h11.IDLE:
-            self._refuse(408, "the request did not arrive in time")
-        else:
+        elif self._in_body or self._unwanted:
             self.transport.close()
+        else:
+            self._refuse(408, "the request did not arrive in time")
 
     def _stop_expecting(self) -> None:
         if self._late is not None:
@@ -173,17 +242,7 @@ class _Connection(H11Protocol):
             self._late = None
 
     def _refuse(self, status: int, detail: str) -> None:
-        body = problems.document(status, detail, str(uuid.uuid4()))
-        headers = [
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        with contextlib.suppress(h11.LocalProtocolError):  # an answer is on its way already
-            for event in (
-                h11.Response(status_code=status, headers=headers),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
+        if not self._answering:  # else an answer is on its way already
+            body = problems.document(status, detail, str(uuid.uuid4()))
+            self.transport.write(shed.head(status, len(body), b"connection: close\r\n") + body)
         self.transport.close()

@@ -11,7 +11,7 @@ import uvicorn
 from pulmo.config.settings import Settings
 from pulmo.errors import ConfigError
 from pulmo.serving.app import create_app
-from pulmo.serving.limits import Limits
+from pulmo.serving.limits import Limits, Pool
 from pulmo.serving.models import Present
 from pulmo.serving.server import HEAD_BYTES, listen, make_server, turn_away
 
@@ -174,3 +174,67 @@ def test_who_is_connected_is_heard_and_newcomers_are_not() -> None:
                 early.sendall(b"twice")
                 early.shutdown(socket.SHUT_WR)
                 assert everything(taken) == b"asked twice"
+
+
+@pytest.fixture
+def busy(present: Present) -> Iterator[tuple[Pool, int]]:
+    """A server without room, until its pool's `taken` is set to nothing."""
+    with running(present, QUICK) as (server, port):
+        pool = server.config.app.state.pool  # type: ignore[union-attr]
+        pool.taken = 99
+        yield pool, port
+
+
+def test_work_without_room_is_refused_and_its_body_thrown_away(
+    busy: tuple[Pool, int], grey_png: Callable[[int], bytes]
+) -> None:
+    pool, port = busy
+    body = grey_png(5)
+    large = HEAD + b"Content-Length: 200000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(large + bytes(100_000))
+        assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+        client.sendall(bytes(100_000) + large + bytes(200_000))
+        assert client.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert pool.shed == 2
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        pool.taken = 0
+        last = HEAD.replace(b"Host: here", b"Host: here\r\nConnection: close")
+        client.sendall(last + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert b'"prediction":"DARK"' in everything(client)
+    assert pool.shed == 2
+
+
+def test_requests_in_a_row_without_room_are_each_refused(busy: tuple[Pool, int]) -> None:
+    pool, port = busy
+    one = HEAD + b"Content-Length: 3\r\n\r\nabc"
+    last = one.replace(b"Host: here", b"Host: here\r\nConnection: close")
+    told = talk(port, one + one + last)  # the last goes the long way
+    assert told.count(b"HTTP/1.1 503 ") == 3
+    assert told.lower().count(b"retry-after: 1") == 3
+    assert pool.shed == 2
+
+
+def test_a_body_that_nobody_wants_and_that_dribbles_is_cut(
+    busy: tuple[Pool, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulmo.serving.server._MARGIN_SECONDS", 0.2)
+    pool, port = busy
+    told = talk(port, HEAD + b"Content-Length: 500\r\n\r\n", b"x")
+    assert told.startswith(b"HTTP/1.1 503 ")
+    assert told.count(b"HTTP/1.1 ") == 1
+    assert pool.shed == 1
+
+
+def test_a_long_head_is_refused_also_when_it_is_whole(port: int) -> None:
+    head = b"GET /livez HTTP/1.1\r\nHost: here\r\nX: " + b"x" * HEAD_BYTES + b"\r\n\r\n"
+    assert problem(talk(port, head))[0] == 400
+
+
+def test_garbage_after_a_request_does_not_cut_its_answer_in_two(
+    port: int, grey_png: Callable[[int], bytes]
+) -> None:
+    body = grey_png(5)
+    told = talk(port, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"\x16\x03 \r\n")
+    assert told.count(b"HTTP/1.1 ") <= 1
