@@ -14,6 +14,7 @@ from pulmo.verbs import (
     keys,
     loop,
     predictions,
+    receipts,
     registry,
     serving,
     show,
@@ -59,6 +60,7 @@ app.add_typer(loop.app)
 app.add_typer(evaluation.app)
 app.add_typer(predictions.app)
 app.add_typer(serving.app)
+app.add_typer(receipts.app)
 app.add_typer(upkeep.app)
 app.add_typer(datasets.app)
 app.add_typer(registry.app, name="registry")

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 from pulmo.config.hooks import HookSettings
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import SUMS, Bundle, verify
-from pulmo.core.ports import ModelRef, Registry, Version
-from pulmo.errors import ModelError
+from pulmo.core.ports import ModelRef, Move, Registry, Version
+from pulmo.errors import ConfigError, ModelError, RefusedError
 
 if TYPE_CHECKING:
-    from pulmo.core.receipt import ReceiptLog
+    from pulmo.core.receipt import Receipt, ReceiptLog
     from pulmo.registry.delivery import Sender
     from pulmo.registry.queue import SqlJobs
     from pulmo.registry.signing import Keys
     from pulmo.registry.upkeep import Upkeep
     from pulmo.serving.models import Source
+    from pulmo.serving.registry_routes import Desk
     from pulmo.serving.webhooks import Receiver
 
 BUNDLE = "bundle"  # where a run's folder keeps its bundle
@@ -75,6 +76,39 @@ def open_source(settings: Settings, target: str) -> "Source":
     return Pinned(verify(registry.fetch(ref)), registry.get(ref))
 
 
+def open_desk(settings: Settings, target: str, *, admin: bool) -> "Desk | None":
+    """The registry for a server's routes, None beside a folder; with `admin` aliases can be moved.
+
+    What `registry promote` asks is asked here too, so it needs what that verb is installed with.
+    """
+    import threading
+
+    from pulmo.serving.registry_routes import Desk
+
+    if folder_named(target) is not None and not admin:
+        return None
+    registry = open_registry(settings, read_only=not admin)
+    composing = threading.Lock()  # Hydra keeps what it composes in one place
+
+    def promote(version: Version, actor: str, reason: str) -> Move:
+        try:
+            from pulmo.config.compose import compose_for_model
+            from pulmo.jobs import release
+
+            with composing:
+                config = compose_for_model(version.name)
+        except ModuleNotFoundError as error:
+            raise RefusedError(
+                "this server is installed without what trains and cannot tell which tests count: "
+                f"use `pulmo registry promote {version.label}` where models are tested"
+            ) from error
+        except ConfigError as error:
+            raise RefusedError(str(error)) from error
+        return release.promote(registry, version, config, actor=actor, reason=reason)
+
+    return Desk(registry, promote if admin else None)
+
+
 def open_receipts(settings: Settings) -> "ReceiptLog":
     """Where predictions are logged. Raises ConfigError for an URL that is not understood."""
     if settings.log_url == "stdout":
@@ -117,6 +151,13 @@ def open_receiver(settings: Settings, chosen: HookSettings) -> "Receiver | None"
     if not (chosen.secret or chosen.github_secret or chosen.wandb_secret):
         return None
     return Receiver(open_queue(settings), chosen)
+
+
+def find_receipt(settings: Settings, receipt_id: str) -> "Receipt":
+    """The receipt with this id in the log database. Raises RegistryError."""
+    from pulmo.store.log import find_receipt as find
+
+    return find(settings.log_url, receipt_id)
 
 
 def open_bundle_folder(folder: Path) -> Bundle:

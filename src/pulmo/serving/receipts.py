@@ -63,7 +63,7 @@ class Receipts:
 
     def take(self, answered: Sequence[Answered]) -> None:
         """Keep the receipts of answers for writing; the ones that find no room are lost."""
-        self.add([_receipt(one, details=self._details) for one in answered])
+        self.add([make_receipt(one, details=self._details) for one in answered])
 
     def add(self, receipts: Sequence[Receipt]) -> None:
         """As `take`, of receipts that are made already."""
@@ -155,7 +155,8 @@ class Lines:
         self._stream.flush()
 
 
-def _receipt(one: Answered, *, details: bool) -> Receipt:
+def make_receipt(one: Answered, *, details: bool) -> Receipt:
+    """The receipt of an answer given now; `details` also keeps what drift is judged by."""
     answer, statistics, embedding = one.answer, None, None
     if details:
         found = picture_statistics(one.pixels[np.newaxis])
