@@ -1,6 +1,7 @@
 """What crosses the network: requests, answers and problems, for server and clients alike."""
 
 import base64
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +15,9 @@ from pydantic import (
 
 PROBLEM_TYPE = "application/problem+json"
 MAX_PICTURES = 16  # in one request
+NAME = "^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"  # of a model
+VERSION = "^v(0|[1-9][0-9]{0,8})$"
+ALIAS = "^[a-z][a-z0-9_-]{0,62}$"
 
 
 def _unpack(value: Any) -> Any:
@@ -111,3 +115,64 @@ class Health(_Wire):
     status: Literal["ok", "unavailable"]
     model: ModelName | None = None
     reason: str | None = None
+
+
+class RegisteredModel(_Wire):
+    """A registered model; `aliases` says which version each points at."""
+
+    name: str
+    versions: int
+    aliases: dict[str, str]
+
+
+class RegisteredVersion(_Wire):
+    """An immutable registered version; `score` is null where its metric is undefined."""
+
+    name: str
+    version: str
+    model_digest: str
+    bundle_digest: str
+    metric: str
+    score: float | None
+    created_at: datetime
+    created_by: str
+    aliases: tuple[str, ...]
+
+
+class AliasMove(_Wire):
+    """A line of history: an alias went from one version to another, null is nowhere."""
+
+    id: int
+    name: str
+    alias: str
+    action: Literal["register", "set", "promote", "rollback", "remove"]
+    before: str | None
+    after: str | None
+    actor: str
+    reason: str
+    evidence: dict[str, Any]
+    at: datetime
+
+
+class _Asked(_Wire):
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="asked over HTTP", max_length=500, description="For the history.")
+
+
+class Staging(_Asked):
+    """Which version is to be tested."""
+
+    version: str = Field(pattern=VERSION)
+
+
+class Promotion(_Asked):
+    """Which version is to go to production."""
+
+    version: str = Field(pattern=VERSION)
+
+
+class Rollback(_Asked):
+    """Which version production goes back to; null is the one before."""
+
+    to: str | None = Field(default=None, pattern=VERSION)

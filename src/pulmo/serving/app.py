@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -13,21 +13,30 @@ from starlette.responses import PlainTextResponse
 
 from pulmo import __version__
 from pulmo.config.settings import Settings
+from pulmo.core import wire
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
-from pulmo.serving import bodies, contract, document, problems
+from pulmo.serving import bodies, contract, document, problems, registry_routes
 from pulmo.serving.access import CORS, Guard, Routes, words
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
 from pulmo.serving.receipts import Receipts
+from pulmo.serving.registry_routes import Desk
+from pulmo.serving.shelf import Shelf
 from pulmo.serving.watching import Draining, Figures, Watched
 from pulmo.serving.webhooks import Receiver
 
 POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0
 
 Explain = Annotated[bool, Query(description="Also return heat maps.")]
+Alias = Annotated[
+    str | None, Query(description="Another version, where the key allows it.", pattern=wire.ALIAS)
+]
+Version = Annotated[
+    str | None, Query(description="As `alias`, by number: v3.", pattern=wire.VERSION)
+]
 
 logger = get_logger(__name__)
 
@@ -39,31 +48,22 @@ def create_app(
     hosts: frozenset[str] | None = None,
     receipts: Receipts | None = None,
     receiver: Receiver | None = None,
+    desk: Desk | None = None,
 ) -> FastAPI:
     """An application that answers with the model of `present` whoever the settings let in.
 
     The model is loaded when the application starts, unless it is there, and followed until it
     ends. With `hosts`, requests whose header Host names another one are refused. With `receipts`
     every answer gets one, and what waits at the end is written, within their bound. With
-    `receiver` webhooks are taken.
+    `receiver` webhooks are taken, and with a `desk` the registry can be asked.
     `app.state.draining.begun` makes it not ready and asks clients to close their connections.
     """
     chosen = limits or Limits()
     pool, draining, keyring = Pool(chosen), Draining(), Keyring(settings)
     figures = Figures(present, pool, receipts)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if not present.ready:
-            await asyncio.to_thread(present.refresh)
-        following = [asyncio.create_task(one) for one in (_follow(present), _reread(keyring))]
-        with receipts or contextlib.nullcontext():
-            yield
-            pool.close()
-        for task in following:
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
-
+    side = Pool(Limits(workers=2, waiting=16))  # for what waits for databases
+    lifespan = _life(present, keyring, receipts, (pool, side))
     app = FastAPI(
         title="Pulmo",
         version=__version__,
@@ -75,17 +75,40 @@ def create_app(
     app.state.draining, app.state.pool = draining, pool
     problems.install(app)
     routes = Routes(app, Guard(settings, keyring))
-    _add_predict(routes, present, pool, Intake(chosen), figures)
+    shelf = Shelf(present, None if desk is None else desk.registry, side)
+    _add_predict(routes, shelf, pool, Intake(chosen), figures)
     _add_health(routes, present, pool, draining)
     _add_model(routes, present)
     _add_metrics(routes, figures)
     if receiver is not None:
         receiver.add(routes)
+    registry_routes.add(routes, desk, present, side)
     document.add(app, routes)
     if origins := words(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
     return app
+
+
+def _life(
+    present: Present, keyring: Keyring, receipts: Receipts | None, pools: Sequence[Pool]
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    """What goes on while the application runs."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if not present.ready:
+            await asyncio.to_thread(present.refresh)
+        following = [asyncio.create_task(one) for one in (_follow(present), _reread(keyring))]
+        with receipts or contextlib.nullcontext():
+            yield
+            for pool in pools:
+                pool.close()
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+    return lifespan
 
 
 class Markdown(Response):
@@ -119,17 +142,19 @@ async def _repeat(call: Callable[[], None], seconds: float, otherwise: str) -> N
 
 
 def _add_predict(
-    routes: Routes, present: Present, pool: Pool, intake: Intake, figures: Figures
+    routes: Routes, shelf: Shelf, pool: Pool, intake: Intake, figures: Figures
 ) -> None:
     @routes.post("predict", "/predict", **contract.predict())
-    async def predict(request: Request, explain: Explain = False) -> Response:
+    async def predict(
+        request: Request, explain: Explain = False, alias: Alias = None, version: Version = None
+    ) -> Response:
         """Answer one picture, or up to 16."""
         content_type = request.headers.get("content-type", "")
         bodies.require_readable(content_type, request.headers.get("content-encoding", ""))
         pool.require_room()  # said before the body is read
-        present.require()
+        model = await shelf.model(request.state.caller, alias, version)
         async with intake.body(request) as body:
-            work = _work(present.model, body, content_type, explain, figures)
+            work = _work(model, body, content_type, explain, figures)
             return Response(await pool.run(work), media_type="application/json")
 
 

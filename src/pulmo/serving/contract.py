@@ -13,13 +13,18 @@ from pulmo.core.wire import (
     ManyPictures,
     OnePicture,
     Problem,
+    Promotion,
+    Rollback,
+    Staging,
 )
 
 _FAILURES = {
     400: "The body or a picture is broken.",
     401: "No key, or none that is known.",
     403: "The key, or the page that asks, may not ask this.",
+    404: "There is no such model, version or alias, or no registry.",
     408: "The body did not arrive in time.",
+    409: "Somebody else was first, or tests and history say no; `detail` tells why.",
     413: "The body is too large, or holds too many pictures.",
     415: "The body is of a kind that is not read.",
     422: "The request is well-formed and asks for nothing that can be answered.",
@@ -55,7 +60,7 @@ def predict() -> dict[str, Any]:
                     }
                 },
             },
-            **failures(400, 408, 413, 415, 422, 503),
+            **failures(400, 404, 408, 413, 415, 422, 503),
         },
         "openapi_extra": {
             "requestBody": {
@@ -81,6 +86,12 @@ def security(role: str) -> dict[str, Any]:
     return {"security": [{"key": []}]} if role in ("predict", "admin") else {}
 
 
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """What the OpenAPI document says of a JSON body that a route reads itself."""
+    content = {"application/json": {"schema": _reference(model)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def unready() -> dict[int | str, dict[str, Any]]:
     """What a route about health answers when something is wrong."""
     return {503: {"model": Health, "description": "Pictures are not answered now."}}
@@ -89,6 +100,7 @@ def unready() -> dict[int | str, dict[str, Any]]:
 def schemas() -> dict[str, Any]:
     """The schemas that `predict` and `failures` refer to."""
     models: list[type[BaseModel]] = [Answer, Answers, OnePicture, ManyPictures, Problem]
+    models += [Staging, Promotion, Rollback]
     _, document = models_json_schema(
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",

@@ -70,18 +70,28 @@ class Model:
         if explain and "saliency" not in self._specification.outputs:
             raise InvalidError(f"{self.name} draws no heat maps: ask without explain")
         read = [self._read(one, i, len(encoded), explain) for i, one in enumerate(encoded)]
-        outputs = self._engine.infer(np.stack([pixels for pixels, _ in read]), BATCH)
+        digests = [sha256(one) for one in encoded]
+        return self._judged(np.stack([one for one, _ in read]), digests, [one for _, one in read])
+
+    def answered_pixels(self, pixels: Pixels) -> tuple[Answered, ...]:
+        """As `answered`, of uint8 pixels [N, C, H, W] that are resized as the graph takes them."""
+        return self._judged(pixels, [sha256(one.tobytes()) for one in pixels], [None] * len(pixels))
+
+    def _judged(
+        self, pixels: Pixels, digests: Sequence[str], shown: Sequence[Pixels | None]
+    ) -> tuple[Answered, ...]:
+        outputs = self._engine.infer(pixels, BATCH)
         told = []
         for row, answer in enumerate(self._decider.answers(outputs)):
             drawn = {}
-            shown = read[row][1]
-            if shown is not None and outputs.saliency is not None:
+            picture = shown[row]
+            if picture is not None and outputs.saliency is not None:
                 index = int(outputs.probabilities[row].argmax())
                 index = index if answer.class_index is None else answer.class_index
-                drawn = _drawn(shown, outputs.saliency[row, index])
+                drawn = _drawn(picture, outputs.saliency[row, index])
             embedding = None if outputs.embedding is None else outputs.embedding[row]
-            made = self._told(answer, encoded[row], drawn)
-            told.append(Answered(made, read[row][0], embedding, answer.distance))
+            made = self._told(answer, digests[row], drawn)
+            told.append(Answered(made, pixels[row], embedding, answer.distance))
         return tuple(told)
 
     def _read(
@@ -97,7 +107,7 @@ class Model:
             raise DataError(f"picture {index + 1} of {count}: {error}") from error
         return to_pixels(image, spec), to_pixels(image, enlarged(spec)) if explain else None
 
-    def _told(self, answer: Answer, encoded: bytes, drawn: dict[str, str]) -> wire.Answer:
+    def _told(self, answer: Answer, digest: str, drawn: dict[str, str]) -> wire.Answer:
         classes = self._specification.classes
         return wire.Answer(
             id=uuid.uuid4().hex,
@@ -108,7 +118,7 @@ class Model:
             decision=answer.decision,
             reasons=answer.reasons,
             model=self.name,
-            input_sha256=sha256(encoded),
+            input_sha256=digest,
             **drawn,
         )
 
@@ -189,10 +199,6 @@ class Present:
         if self._model is None:
             raise BusyError("no model is loaded yet: ask again in a moment")
         return self._model
-
-    def require(self) -> None:
-        """Raise BusyError while there is no model."""
-        _ = self.model
 
     @property
     def ready(self) -> bool:

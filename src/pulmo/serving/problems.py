@@ -18,6 +18,9 @@ from pulmo.logs import get_logger
 RETRY_SECONDS = 1
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64 * 2**20  # how long a refused body is still taken in
 
+_FAILED = "the server failed on this request; its log says why"
+_NO_REGISTRY = "the registry cannot be used now: ask again in a moment"
+
 # The most precise class counts.
 STATUSES: dict[type[Exception], int] = {
     errors.PulmoError: 500,
@@ -25,12 +28,15 @@ STATUSES: dict[type[Exception], int] = {
     errors.UnauthorizedError: 401,
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.RefusedError: 409,
     errors.ForgedError: 401,
     errors.TooSlowError: 408,
     errors.TooLargeError: 413,
     errors.MediaTypeError: 415,
     errors.InvalidError: 422,
     errors.TooManyError: 429,
+    errors.RegistryError: 503,
     errors.BusyError: 503,
 }
 
@@ -90,8 +96,9 @@ def document(status: int, detail: str, request_id: str) -> bytes:
 
 async def _pulmo_error(request: Request, error: Exception) -> Response:
     status = status_of(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request %s failed: %s", request.state.id, error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.BusyError):
+        logger.error("request %s failed: %s", request.state.id, error)  # may name places
+        return _told(request, status, _FAILED if status == 500 else _NO_REGISTRY)
     if isinstance(error, errors.UnauthorizedError):
         return _told(request, status, str(error), **{"WWW-Authenticate": 'Bearer realm="pulmo"'})
     if isinstance(error, errors.TooManyError):

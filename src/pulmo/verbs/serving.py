@@ -27,6 +27,9 @@ def serve(
         str, typer.Option(help="The address; only this machine's own without further ado.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, envvar="PORT", help="The port.")] = 8000,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Let admin keys stage, promote and roll back.")
+    ] = False,
 ) -> None:
     """Answer pictures over HTTP; /docs tells how to ask.
 
@@ -44,7 +47,7 @@ def serve(
     from pulmo.serving.receipts import Receipts
     from pulmo.serving.server import listen, make_server
     from pulmo.verbs.predictions import in_production
-    from pulmo.wiring import open_receipts, open_source
+    from pulmo.wiring import open_desk, open_receipts, open_source
 
     places = settings.load()
     if places.log_format == "json":
@@ -52,11 +55,13 @@ def serve(
     # A shell may have SIGINT ignored for what it starts; a server hears it, and must say so.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     hosts = known_hosts(places, host, keyed=Keyring(places).asked_for)
-    present = Present(open_source(places, model or in_production(places)))
+    target = model or in_production(places)
+    present = Present(open_source(places, target))
     present.refresh()
+    desk = open_desk(places, target, admin=admin)
     receipts = Receipts(open_receipts(places), details=places.log_embeddings)
     limits = Limits(workers=_cores())
-    application = create_app(places, present, limits, hosts, receipts)
+    application = create_app(places, present, limits, hosts, receipts, desk=desk)
     make_server(application, limits).run([listen(host, port)])
 
 

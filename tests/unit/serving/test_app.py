@@ -321,6 +321,8 @@ def test_every_error_has_a_status() -> None:
         errors.ForbiddenError,
         errors.ForgedError,
         errors.NotFoundError,
+        errors.ConflictError,
+        errors.RefusedError,
         errors.TooManyError,
         errors.TooSlowError,
         errors.TooLargeError,
