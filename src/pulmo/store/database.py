@@ -1,11 +1,11 @@
 """A database by URL: engine, transactions, migrations and errors that a person understands."""
 
+import contextlib
 import json
 import math
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,13 @@ class Database:
         self._reader = engine.execution_options(**snapshot)
         self._writer = engine.execution_options(pulmo_begin="BEGIN IMMEDIATE")
 
-    @contextmanager
+    @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database. Raises RegistryError."""
         with self._session(self._reader) as session:
             yield session
 
-    @contextmanager
+    @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose changes are all kept or, after any exception, all dropped.
 
@@ -92,7 +92,7 @@ class Database:
         """Close every idle connection."""
         self._engine.dispose()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
         with _explained(self._label), Session(engine) as session, session.begin():
             session.connection()  # begins now, not at the first statement
@@ -146,6 +146,7 @@ def _prepare_file(target: URL, schema: Schema, read_only: bool) -> URL:
     if read_only:
         if not path.is_file():
             raise NotFoundError(f"there is no {schema.holds} at {path} yet: {schema.maker}")
+        _undo_interrupted(path, schema.busy_s)
         return URL.create("sqlite", database=path.as_uri(), query={"mode": "ro", "uri": "true"})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +156,14 @@ def _prepare_file(target: URL, schema: Schema, read_only: bool) -> URL:
     except sqlite3.Error as error:
         raise RegistryError(_explain(str(path), error)) from error
     return URL.create("sqlite", database=str(path))
+
+
+def _undo_interrupted(path: Path, busy_s: float) -> None:
+    """Undo what was cut off before the database came to WAL: who only reads cannot do so."""
+    if path.with_name(f"{path.name}-journal").exists():
+        connection = sqlite3.connect(path, timeout=busy_s)
+        with contextlib.closing(connection), contextlib.suppress(sqlite3.Error):
+            connection.execute("SELECT name FROM sqlite_master")  # where it fails, readers say why
 
 
 def _enter_wal(path: Path, busy_s: float) -> None:
@@ -216,7 +225,7 @@ def _finite(value: object) -> object:
     return value
 
 
-@contextmanager
+@contextlib.contextmanager
 def _explained(label: str) -> Iterator[None]:
     try:
         yield

@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -129,6 +131,25 @@ def test_a_reader_never_writes(tmp_path: Path) -> None:
         pass
     with pytest.raises(RegistryError, match="cannot be written"), reader.read() as session:
         session.add(ModelRow(name="toy", next_number=0))
+
+
+def test_a_reader_undoes_what_a_killed_writer_left_before_the_first_start_was_whole(
+    tmp_path: Path,
+) -> None:
+    open_database(url(tmp_path)).close()
+    code = (
+        "import os, sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('PRAGMA journal_mode=DELETE'); c.execute('PRAGMA cache_spill=1')\n"
+        "c.execute('PRAGMA cache_size=1'); c.execute('BEGIN IMMEDIATE')\n"
+        "for n in range(200): c.execute('INSERT INTO models VALUES (?, 0)', (f'{n}' * 20,))\n"
+        "os._exit(9)\n"
+    )
+    file = tmp_path / "registry.db"
+    assert subprocess.run([sys.executable, "-c", code, file], check=False).returncode == 9
+    assert (tmp_path / "registry.db-journal").exists()
+    reader = open_database(url(tmp_path), read_only=True)
+    assert scalar(reader, "SELECT count(*) FROM models") == 0
 
 
 def test_a_reader_of_nothing_learns_how_to_begin_and_makes_nothing(tmp_path: Path) -> None:
