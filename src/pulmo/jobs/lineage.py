@@ -10,7 +10,10 @@ from pulmo.core.bundle import Lineage, file_digest
 from pulmo.data.manifest import DataSet
 
 ROOT = Path(__file__).resolve().parents[3]  # the top of a checkout; no checkout where installed
-RECALIBRATED = "recalibrated from"  # how the note of a model without a training begins
+# How notes begin that say what a commit and a configuration cannot.
+RECALIBRATED = "recalibrated from"
+CHANGED = "changed after its training"
+RESUMED = "resumed at another commit"
 
 
 def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Lineage:
@@ -36,7 +39,20 @@ def unreproducible(origin: Lineage) -> str | None:
         return "it was trained outside a git checkout, so nobody knows from which code"
     if not origin.clean:
         return f"it was trained with uncommitted changes to commit {origin.commit[:12]}"
-    return None
+    told = (note for note in origin.notes if note.startswith((CHANGED, RESUMED)))
+    return next((f"it was {note}" for note in told), None)
+
+
+def resumed(origin: Lineage) -> Lineage:
+    """The origin of a training that goes on here and now: a note where the code is another."""
+    commit, clean = commit_of(ROOT)
+    if (commit, clean) == (origin.commit, origin.clean):
+        return origin
+    code = f"commit {commit}" if commit else "no checkout"
+    note = f"{RESUMED}: {code}{'' if clean or not commit else ' with uncommitted changes'}"
+    if note in origin.notes:
+        return origin
+    return origin.model_copy(update={"notes": (*origin.notes, note)})
 
 
 def recalibrated(origin: Lineage) -> str | None:

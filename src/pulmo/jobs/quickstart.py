@@ -19,6 +19,7 @@ from pulmo.errors import RefusedError
 from pulmo.jobs import release, run_folder
 from pulmo.jobs.data import prepare
 from pulmo.jobs.evaluate import evaluate
+from pulmo.jobs.lineage import CHANGED
 from pulmo.jobs.predict import predict
 from pulmo.jobs.train import resume
 
@@ -120,7 +121,7 @@ def _spoilt(bundle: Bundle, config: Config, folder: Path) -> Path:
         network.head.weight.copy_(torch.randn(network.head.weight.shape, generator=generator))
     graph = to_graph(network, specification.temperature, specification.input)
     weights = to_weights(network)
-    note = "its head was replaced by noise to show that the gate refuses it"
+    note = f"{CHANGED}: its head was replaced by noise to show that the gate refuses it"
     spoilt = info.model_copy(
         update={
             "model_digest": model_digest(graph, weights, specification),

@@ -21,7 +21,10 @@ from pulmo.config.schema import Config
 from pulmo.core.bundle import Bundle, Lineage
 from pulmo.data import files
 from pulmo.errors import ConfigError, DataError, ModelError
-from pulmo.jobs.lineage import recalibrated
+from pulmo.jobs.lineage import recalibrated, resumed
+from pulmo.logs import get_logger
+
+log = get_logger(__name__)
 
 RUN = "run.json"
 LINEAGE = "lineage.json"
@@ -95,6 +98,21 @@ def begin(folder: Path, config: Config, lineage: Lineage) -> None:
         "seed": config.seed,
     }
     _write(folder / RUN, document)
+
+
+def go_on(folder: Path) -> None:
+    """Record in the origin of a run without a bundle that other code than it began with goes on."""
+    origin = read_lineage(folder)
+    now = resumed(origin)
+    if now == origin or (folder / BUNDLE).is_dir():
+        return
+    log.warning(
+        "the run in %s was begun at commit %s and is %s: its model cannot be reproduced",
+        folder,
+        origin.commit,
+        now.notes[-1],
+    )
+    _write(folder / LINEAGE, now.model_dump(mode="json"))
 
 
 def begun(folder: Path) -> bool:

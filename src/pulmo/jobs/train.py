@@ -42,7 +42,8 @@ def train(config: Config, data_dir: Path) -> Trained:
 def resume(config: Config, data_dir: Path) -> Trained:
     """Go on with the run in `run.dir`, or with the newest unfinished one of this configuration.
 
-    Weights and bundle become those of an unbroken run. A folder without a run gets one. Raises
+    Weights and bundle become those of an unbroken run; code of another commit than it was begun
+    with is warned of and recorded. A folder without a run gets one. Raises
     ConfigError where the run was begun with another configuration.
     """
     given = config.run.dir
@@ -51,6 +52,7 @@ def resume(config: Config, data_dir: Path) -> Trained:
         return train(config, data_dir)
     run_folder.agree(run_dir, config)
     with run_folder.at_work(run_dir):
+        run_folder.go_on(run_dir)
         return _go(run_dir, data_dir)
 
 

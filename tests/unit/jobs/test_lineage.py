@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pulmo.core.bundle import Lineage
-from pulmo.jobs.lineage import commit_of, unreproducible
+from pulmo.jobs import lineage
+from pulmo.jobs.lineage import CHANGED, RECALIBRATED, commit_of, resumed, unreproducible
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -48,7 +49,12 @@ def test_a_folder_outside_git_has_no_commit(tmp_path: Path) -> None:
 def test_only_a_clean_commit_can_be_trained_again(
     commit: str | None, clean: bool | None, reason: str | None
 ) -> None:
-    origin = Lineage(
+    found = unreproducible(trained(commit, clean))
+    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+def trained(commit: str | None, clean: bool | None, *notes: str) -> Lineage:
+    return Lineage(
         data_name="toy",
         data_digest="0" * 64,
         commit=commit,
@@ -57,6 +63,33 @@ def test_only_a_clean_commit_can_be_trained_again(
         seed=0,
         machine="none",
         created_at="2026-01-01T00:00:00+00:00",
+        notes=notes,
     )
-    found = unreproducible(origin)
-    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (("a" * 40, True), None),
+        (("b" * 40, True), f"commit {'b' * 40}"),
+        (("b" * 40, False), f"commit {'b' * 40} with uncommitted changes"),
+        (("a" * 40, False), f"commit {'a' * 40} with uncommitted changes"),
+        ((None, None), "no checkout"),
+    ],
+)
+def test_a_run_that_goes_on_with_other_code_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, now: tuple[str | None, bool | None], told: str | None
+) -> None:
+    monkeypatch.setattr(lineage, "commit_of", lambda _: now)
+    origin = trained("a" * 40, True, "a note")
+    once = resumed(origin)
+    assert once.commit == origin.commit
+    assert once.notes == (("a note",) if told is None else ("a note", f"{lineage.RESUMED}: {told}"))
+    assert resumed(once) == once
+    assert (unreproducible(once) is None) == (told is None)
+
+
+def test_a_model_that_no_training_gives_is_not_trained_again() -> None:
+    changed = trained("a" * 40, True, "doctor.allow_errors", f"{CHANGED}: noise")
+    assert unreproducible(changed) == "it was changed after its training: noise"
+    assert unreproducible(trained("a" * 40, True, f"{RECALIBRATED} a@b")) is None

@@ -9,7 +9,7 @@ import pytest
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.errors import ConfigError, ModelError
-from pulmo.jobs import bundling, run_folder
+from pulmo.jobs import bundling, lineage, run_folder
 from pulmo.jobs import fit as fitting
 from pulmo.jobs.data import prepare
 from pulmo.jobs.train import export, resume, train
@@ -83,6 +83,26 @@ def test_resuming_where_no_run_is_begins_one(config: Config, data_dir: Path) -> 
     assert resume(config, data_dir).run_dir == Path(config.run.dir or "")
     without = config.model_copy(update={"run": config.run.model_copy(update={"dir": None})})
     assert resume(without, data_dir).run_dir == Path(config.run.dir or "")
+
+
+def test_a_run_that_goes_on_at_another_commit_warns_and_records_both(
+    config: Config,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(lineage, "commit_of", lambda _: ("a" * 40, True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundling, "write", stop)
+        with pytest.raises(SystemExit):
+            train(config, data_dir)
+    monkeypatch.setattr(lineage, "commit_of", lambda _: ("b" * 40, True))
+    origin = resume(config, data_dir).bundle.info.lineage
+    assert origin.commit == "a" * 40
+    assert origin.notes == (f"resumed at another commit: commit {'b' * 40}",)
+    assert f"begun at commit {'a' * 40} and is {origin.notes[0]}" in caplog.text
+    monkeypatch.setattr(lineage, "commit_of", lambda _: ("c" * 40, True))
+    assert resume(config, data_dir).bundle.info.lineage == origin  # nothing was left to do
 
 
 def test_other_overrides_than_those_of_the_run_are_refused(config: Config, data_dir: Path) -> None:
