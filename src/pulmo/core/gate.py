@@ -7,17 +7,19 @@ show, it refuses.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pulmo.core import metrics
-from pulmo.core.metrics import Floats, Labels, Probabilities
+from pulmo.core.metrics import Labels, Probabilities
+from pulmo.core.paired import difference, worse_decisions
 from pulmo.core.ports import Check
 
 ENOUGH = "enough_pictures"
 NOT_WORSE = "not_worse_than_champion"
+DECISIONS = "decides_no_worse_than_champion"
 CANDIDATE_UNSEEN = "candidate_never_saw_gate"
 CHAMPION_UNSEEN = "champion_never_saw_gate"
 
@@ -67,7 +69,20 @@ def judge(
         *floors(split, candidate, limits),
         champion_unseen(champion, split.digests),
         not_worse(split, candidate, champion, limits),
+        decides_no_worse(split, candidate, champion, limits),
     ]
+
+
+def confidence_of_try(confidence: float, number: int, spending: Literal["none", "series"]) -> float:
+    """The confidence that the `number`-th candidate (from 1) on one gate split needs.
+
+    Who tries often enough is lucky once. With `series` the k-th try may use up 1 / (k (k + 1)) of
+    the allowed error; these shares sum to one, so that however many candidates come, the chance
+    that any worse one passes stays 1 - confidence (alpha spending, Demets and Lan 1994).
+    """
+    if spending == "none":
+        return confidence
+    return 1 - (1 - confidence) / (number * (number + 1))
 
 
 def enough_pictures(labels: Labels, classes: Sequence[str], least: int) -> Check:
@@ -153,21 +168,17 @@ def not_worse(
     """
     if champion is None:
         return Check(NOT_WORSE, True, "there is no champion: the first model needs only the floors")
-    if sorted(champion.classes) != sorted(candidate.classes):
-        told = "the champion knows other classes: register the candidate under another name"
+    if told := _incomparable(split, candidate, champion):
         return Check(NOT_WORSE, False, told)
-    for who, model in (("candidate", candidate), ("champion", champion)):
-        if fault := _fault(split, model):
-            return Check(NOT_WORSE, False, f"the {who}'s {fault}")
     order = [champion.classes.index(name) for name in candidate.classes]
     pair = (candidate.probabilities, champion.probabilities[:, order])
-    found = difference(split, *pair, limits.confidence)
+    found = difference(split.labels, split.patients, split.positive, *pair, limits.confidence)
     if found is None:
         told = "AUROC cannot be compared: a class has gate pictures of fewer than two patients"
         return Check(NOT_WORSE, False, told)
     apart, low = found
     told = (
-        f"AUROC differs by {apart:+.4f}, at worst {low:+.4f} with {limits.confidence:.0%} "
+        f"AUROC differs by {apart:+.4f}, at worst {low:+.4f} with {100 * limits.confidence:.4g} % "
         f"confidence; the margin is {-limits.margin:+.4f}"
     )
     if low > -limits.margin:
@@ -180,81 +191,37 @@ def not_worse(
     return Check(NOT_WORSE, False, told)
 
 
-def difference(
-    split: GateSplit, candidate: Probabilities, champion: Probabilities, confidence: float
-) -> tuple[float, float] | None:
-    """AUROC of candidate minus champion and its one-sided lower bound; None where undefined.
+def decides_no_worse(
+    split: GateSplit, candidate: Scored, champion: Scored | None, limits: Limits
+) -> Check:
+    """The candidate's decisions are not shown to be wrong more often than the champion's.
 
-    DeLong et al. 1988 gives the paired variances, summed by patient (Obuchowski 1997). Near an
-    AUROC of 1 a symmetric interval is too short (a candidate worse by the margin would pass in
-    one of ten cases, not one of twenty), so the bound is made from the two logit limits (Zou
-    2007, "Toward using confidence intervals to compare correlations").
+    AUROC looks at the ranking alone: a model with a misplaced threshold ranks as well as before.
     """
-    pair = [auroc_parts(split.labels, p, split.positive) for p in (candidate, champion)]
-    if pair[0] is None or pair[1] is None:
-        return None
-    (ours, our_parts), (theirs, their_parts) = pair[0], pair[1]
-    patient = np.unique(np.asarray(split.patients), return_inverse=True)[1]
-    summed = np.stack([np.bincount(patient, parts) for parts in (our_parts, their_parts)])
-    rarest = min(len(set(patient[split.labels == k])) for k in np.unique(split.labels))
-    if rarest < 2:
-        return None
-    covariance = summed @ summed.T * rarest / (rarest - 1)
-    z = _quantile(confidence, rarest - 1)
-    below = ours - _limit(ours, math.sqrt(covariance[0, 0]), rarest, -z)
-    above = _limit(theirs, math.sqrt(covariance[1, 1]), rarest, z) - theirs
-    scale = math.sqrt(covariance[0, 0] * covariance[1, 1])
-    together = covariance[0, 1] / scale if scale > 0 else 0.0
-    spread = below**2 + above**2 - 2 * together * below * above
-    return ours - theirs, ours - theirs - math.sqrt(max(spread, 0.0))
+    if champion is None:
+        return Check(DECISIONS, True, "there is no champion")
+    if told := _incomparable(split, candidate, champion):
+        return Check(DECISIONS, False, told)
+    order = np.array([candidate.classes.index(name) for name in champion.classes])
+    right = candidate.decided == split.labels
+    ours, theirs, chance = worse_decisions(
+        right, order[champion.decided] == split.labels, split.patients
+    )
+    told = (
+        f"{ours} pictures only the candidate decides rightly, {theirs} only the champion; where "
+        f"neither is better such a balance or a worse one has p = {chance:.3f}"
+    )
+    return Check(DECISIONS, chance > 1 - limits.confidence, told)
 
 
-def auroc_parts(
-    labels: Labels, probabilities: Probabilities, positive: int | None
-) -> tuple[float, Floats] | None:
-    """AUROC and what each picture adds to its error: the variance is the sum of their squares.
-
-    float64 [n], DeLong's placements less their mean. None where a class is missing.
-    """
-    scores: Floats = np.asarray(probabilities, dtype=np.float64)
-    named = range(scores.shape[1]) if positive is None else (positive,)
-    value, parts = 0.0, np.zeros(len(labels))
-    for k in named:
-        hits = labels == k
-        up, down = int(hits.sum()), int((~hits).sum())
-        if not up or not down:
-            return None
-        ascending, other = np.sort(scores[~hits, k]), np.sort(scores[hits, k])
-        below = _rank(ascending, scores[hits, k]) / down
-        above = 1 - _rank(other, scores[~hits, k]) / up
-        area = float(below.mean())
-        value += area / len(named)
-        parts[hits] += (below - area) / up / len(named)
-        parts[~hits] += (above - area) / down / len(named)
-    return value, parts
-
-
-def _quantile(confidence: float, freedom: int) -> float:
-    """Student's t by its first correction to the normal (Fisher and Cornish 1960)."""
-    z = NormalDist().inv_cdf(confidence)
-    return z + (z**3 + z) / (4 * freedom)
-
-
-def _rank(ascending: Floats, scores: Floats) -> Floats:
-    """How many of `ascending` lie below each score, ties counted half."""
-    left = np.searchsorted(ascending, scores, side="left")
-    right = np.searchsorted(ascending, scores, side="right")
-    ranks: Floats = (left + right) / 2
-    return ranks
-
-
-def _limit(area: float, error: float, rarest: int, z: float) -> float:
-    """A one-sided limit: by the logit, or Wilson's for the rarest class where nothing varies."""
-    if 0 < area < 1 and error > 0:
-        return 1 / (1 + math.exp(-math.log(area / (1 - area)) - z * error / (area * (1 - area))))
-    wide = z * z / rarest
-    middle = (area + wide / 2) / (1 + wide)
-    return middle + math.copysign(math.sqrt(area * (1 - area) * wide + wide**2 / 4), z) / (1 + wide)
+def _incomparable(split: GateSplit, candidate: Scored, champion: Scored) -> str | None:
+    """Why the two cannot be compared, None where they can."""
+    if sorted(champion.classes) != sorted(candidate.classes):
+        return "the champion knows other classes: register the candidate under another name"
+    for who, model in (("candidate", candidate), ("champion", champion)):
+        if fault := _fault(split, model):
+            return f"the {who}'s {fault}"
+    return None
 
 
 def _fault(split: GateSplit, model: Scored) -> str | None:

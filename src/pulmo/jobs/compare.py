@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from pulmo.config.schema import EvaluateConfig
 from pulmo.core import metrics
 from pulmo.core.bundle import Bundle, Estimate, Specification
 from pulmo.core.decision import positive_index
-from pulmo.core.gate import GateSplit, difference
 from pulmo.core.metrics import Statistic
+from pulmo.core.paired import difference
 from pulmo.core.preprocess import Pixels
 from pulmo.core.referral import mcnemar
 from pulmo.data.manifest import DataSet
@@ -207,10 +208,10 @@ def _delong(
     confidence: float,
 ) -> Estimate | None:
     first, second = parts
-    split = GateSplit(first.labels, patients, [row.pixels for row in first.rows], positive)
     one_sided = (1 + confidence) / 2
-    down = difference(split, first.probabilities, second.probabilities, one_sided)
-    up = difference(split, second.probabilities, first.probabilities, one_sided)
+    asked = partial(difference, first.labels, patients, positive)
+    down = asked(first.probabilities, second.probabilities, one_sided)
+    up = asked(second.probabilities, first.probabilities, one_sided)
     if down is None or up is None:
         return None
     return Estimate(value=down[0], low=down[1], high=-up[1])

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pulmo.core import gate
 from pulmo.core.bundle import sha256
 from pulmo.core.gate import GateSplit, Limits, Scored
+from pulmo.core.paired import difference
+from pulmo.core.ports import Check
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +45,7 @@ def _model(labels: NDArray[np.int64], area: float, rng: np.random.Generator) -> 
     return rng.normal(size=len(labels)) + _apart(area) * (labels - 0.5)
 
 
-def _by_name(checks: list[gate.Check]) -> dict[str, gate.Check]:
+def _by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
@@ -58,6 +60,7 @@ def test_a_good_first_model_passes_every_check() -> None:
         "floor_balanced_accuracy",
         "champion_never_saw_gate",
         "not_worse_than_champion",
+        "decides_no_worse_than_champion",
     ]
     assert all(check.passed for check in checks), checks
     assert "there is no champion" in checks[-1].detail
@@ -123,7 +126,8 @@ def test_the_number_that_would_do_does() -> None:
     shared = _model(labels, 0.95, rng)
     one, other = (_scored(shared + 0.3 * rng.normal(size=60)) for _ in range(2))
     split = _split(labels)
-    found = gate.difference(split, one.probabilities, other.probabilities, 0.95)
+    pair = one.probabilities, other.probabilities
+    found = difference(labels, split.patients, 1, *pair, 0.95)
     assert found is not None
     check = gate.not_worse(split, one, other, LIMITS)
     assert not check.passed
@@ -227,42 +231,32 @@ def test_a_champion_may_name_the_same_classes_in_another_order() -> None:
 
 
 def test_perfect_models_need_enough_pictures_too() -> None:
-    def check(n: int) -> gate.Check:
+    def check(n: int) -> Check:
         labels = np.arange(n) % 2
-        scored = _scored(labels * 8.0 - 4)
+        scored = _scored(np.where(labels == 1, 4.0, -4.0))
         return gate.not_worse(_split(labels), scored, scored, LIMITS)
 
     assert check(400).passed
     assert not check(60).passed
 
 
-def test_the_difference_of_many_classes_is_that_of_the_mean_auroc() -> None:
+def test_a_misplaced_threshold_is_seen_where_the_ranking_is_as_good() -> None:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 4, 400)
-    pair = []
-    for strength in (3.0, 2.0):
-        logits = rng.normal(size=(400, 4)) + strength * np.eye(4)[labels]
-        powers = np.exp(logits)
-        pair.append(powers / powers.sum(axis=1, keepdims=True))
-    split = GateSplit(labels, [str(i) for i in range(400)], DIGESTS[:400], None)
-    found = gate.difference(split, pair[0], pair[1], 0.95)
-    areas = [gate.metrics.auroc(labels, p, None) for p in pair]
-    assert found is not None
-    assert areas[0] is not None
-    assert areas[1] is not None
-    assert found[0] == pytest.approx(areas[0] - areas[1])
-    assert 0 < found[1] < found[0]
+    labels = _labels(500, rng)
+    good = _scored(_model(labels, 0.98, rng))
+    blind = Scored(CLASSES, good.probabilities, np.ones(500, dtype=np.int64), MEMBERS)
+    checks = _by_name(gate.judge(_split(labels), blind, good, LIMITS))
+    assert checks["not_worse_than_champion"].passed
+    assert not checks["decides_no_worse_than_champion"].passed
+    assert "only the champion" in checks["decides_no_worse_than_champion"].detail
+    same = gate.decides_no_worse(_split(labels), good, good, LIMITS)
+    assert same.passed
+    turned = Scored(CLASSES[::-1], good.probabilities[:, ::-1], 1 - good.decided, MEMBERS)
+    assert gate.decides_no_worse(_split(labels), good, turned, LIMITS) == same
 
 
-def test_the_parts_of_an_auroc_give_the_variance_of_delong() -> None:
-    rng = np.random.default_rng(0)
-    labels = _labels(150, rng)
-    scores = np.round(_model(labels, 0.9, rng), 1)  # with ties
-    found = gate.auroc_parts(labels, np.stack([-scores, scores], axis=1), 1)
-    assert found is not None
-    value, parts = found
-    up, down = scores[labels == 1], scores[labels == 0]
-    order = (up[:, None] > down) + 0.5 * (up[:, None] == down)
-    assert value == pytest.approx(order.mean())
-    expected = order.mean(axis=1).var() / len(up) + order.mean(axis=0).var() / len(down)
-    assert (parts**2).sum() == pytest.approx(expected)
+def test_ever_more_tries_never_use_up_more_than_the_allowed_error() -> None:
+    errors = [1 - gate.confidence_of_try(0.95, k, "series") for k in range(1, 2001)]
+    assert errors[:2] == pytest.approx([0.025, 0.05 / 6])
+    assert 0.0499 < sum(errors) < 0.05
+    assert gate.confidence_of_try(0.95, 9, "none") == 0.95
