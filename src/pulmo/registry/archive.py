@@ -2,7 +2,7 @@
 
     manifest.json        what the archive holds: names, sizes, digests, in this order
     registry.jsonl       every row (`pulmo.store.dump`)
-    bundles/DIGEST/FILE  every registered bundle, once
+    bundles/DIGEST/FILE  every registered bundle, once, with its signature if it has one
     manifest.sha256      digest of the manifest
 
 Any `tar` unpacks it. Reading compares each header with the only one that fits, so links, other
@@ -11,6 +11,7 @@ names, compression and claims of sizes that are not there have no place in it.
 
 import hashlib
 import os
+import re
 import secrets
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pulmo.core.arrays import MAX_FILE_BYTES
-from pulmo.core.bundle import FILES, SUMS, file_digest, sha256
+from pulmo.core.bundle import FILES, SIGNATURE, SUMS, file_digest, sha256
 from pulmo.errors import RegistryError
 from pulmo.registry.files import sync
 
@@ -34,7 +35,10 @@ MAX_MANIFEST_BYTES = 64 * 2**20
 _BLOCK = 512
 _PIECE = 2**20
 _END = bytes(2 * _BLOCK)
-_NAME = rf"{ROWS}|bundles/[0-9a-f]{{64}}/(?:{'|'.join((*FILES, SUMS))})".replace(".", r"\.")
+_FILE = "|".join(map(re.escape, (*FILES, SUMS, SIGNATURE)))
+_NAME = rf"{re.escape(ROWS)}|bundles/[0-9a-f]{{64}}/(?:{_FILE})"
+    ".", r"\."
+)
 _HEX = r"^[0-9a-f]{64}$"
 
 
@@ -79,7 +83,9 @@ class Archive:
 
     def bundle(self, digest: str, folder: Path) -> Path:
         """A bundle's files in `folder`, each checked against the manifest. Raises RegistryError."""
-        for name in (*FILES, SUMS):
+        signature = f"bundles/{digest}/{SIGNATURE}"
+        signed = any(entry.name == signature for entry in self.manifest.entries)
+        for name in (*FILES, SUMS, *((SIGNATURE,) if signed else ())):
             self._unpack(f"bundles/{digest}/{name}", folder)
         return folder
 

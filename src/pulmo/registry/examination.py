@@ -11,6 +11,7 @@ from pulmo.core.ports import PRODUCTION, is_alias, is_name
 from pulmo.errors import ModelError, PulmoError, RegistryError
 from pulmo.registry.inventory import Inventory, Piece
 from pulmo.registry.moves import moves_of
+from pulmo.registry.signing import Keys
 from pulmo.registry.verdicts import verdicts_of
 from pulmo.registry.versions import all_versions, model_names
 from pulmo.store.dump import faults
@@ -60,14 +61,16 @@ def examine_rows(session: Session, name: str | None = None) -> list[Finding]:
     return found
 
 
-def examine_files(inventory: Inventory, versions: Sequence[Stored]) -> Iterator[Finding]:
-    """Read every file of these versions, as it lies in the store, against all digests."""
+def examine_files(
+    inventory: Inventory, versions: Sequence[Stored], keys: Keys
+) -> Iterator[Finding]:
+    """Read every file of these versions, as it lies in the store, against digests and key."""
     for version in versions:
         try:
             with inventory.opened(version.bundle_digest) as folder:
                 if not any(folder.glob("*")):
                     raise ModelError(f"its files are not in {inventory.place}")
-                require_same(verify(folder), version)
+                require_same(keys.check(verify(folder)), version)
         except (PulmoError, OSError) as error:
             remedy = (
                 "register the same bundle again from its run's folder, which mends the files, or "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pulmo.config.settings import shown
-from pulmo.core.bundle import FILES, SUMS
+from pulmo.core.bundle import FILES, SIGNATURE, SUMS
 from pulmo.errors import PulmoError, RegistryError
 from pulmo.registry.files import sync
 
@@ -140,7 +140,7 @@ class RemoteInventory:
         """A fresh copy in a temporary folder."""
         with tempfile.TemporaryDirectory(prefix="pulmo-") as folder:
             with _reached(self.place):
-                for name in (*FILES, SUMS):
+                for name in (*FILES, SUMS, SIGNATURE):
                     if self._system.exists(f"{self._root}/{digest}/{name}"):
                         local = str(Path(folder) / name)
                         self._system.get_file(f"{self._root}/{digest}/{name}", local)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pulmo import __version__
-from pulmo.core.bundle import FILES, SUMS, Bundle, sha256, verify
+from pulmo.core.bundle import FILES, SIGNATURE, SUMS, Bundle, sha256, verify
 from pulmo.errors import ModelError, PulmoError, RefusedError, RegistryError
 from pulmo.registry.archive import (
     ROWS,
@@ -29,6 +29,7 @@ from pulmo.registry.examination import (
 )
 from pulmo.registry.files import BundleFiles, open_files
 from pulmo.registry.inventory import Inventory, Piece, open_inventory
+from pulmo.registry.signing import Keys
 from pulmo.registry.versions import require_model
 from pulmo.store.database import HEAD, Database, open_database
 from pulmo.store.dump import MAX_LINE_BYTES, dump_rows, exclude_writers, is_empty, load_rows
@@ -51,10 +52,13 @@ class Backup:
 class Upkeep:
     """What is done to a registry as a whole, over its `Database` and its store of files."""
 
-    def __init__(self, database: Database, files: BundleFiles, inventory: Inventory) -> None:
+    def __init__(
+        self, database: Database, files: BundleFiles, inventory: Inventory, keys: Keys
+    ) -> None:
         self._database = database
         self._files = files
         self._inventory = inventory
+        self._keys = keys
 
     def close(self) -> None:
         """Close idle connections."""
@@ -72,7 +76,7 @@ class Upkeep:
                 require_model(session, name)
             found = examine_rows(session, name)
             versions = stored_versions(session, name)
-        found += self._still_damaged(examine_files(self._inventory, versions))
+        found += self._still_damaged(examine_files(self._inventory, versions, self._keys))
         return found + examine_store(pieces, {version.bundle_digest for version in versions})
 
     def collect(self, *, dry_run: bool = False) -> list[Piece]:
@@ -156,9 +160,10 @@ class Upkeep:
                     stream.writelines(dump_rows(session))
             entries, sources = [entry_of(ROWS, rows)], [rows]
             for digest in sorted({version.bundle_digest for version in versions}):
+                self._files.renew_signature(digest)
                 bundle = verify(self._files.fetch(digest))
                 _require_named(bundle, versions)
-                for name in (*FILES, SUMS):
+                for name in (*FILES, SUMS, *((SIGNATURE,) if bundle.signature else ())):
                     sources.append(bundle.path / name)
                     entries.append(entry_of(f"bundles/{digest}/{name}", sources[-1]))
             write_archive(path, _manifest(entries), sources)
@@ -178,10 +183,18 @@ class Upkeep:
             self._files.store(_unpack(archive, digest, Path(folder)))
 
 
-def open_upkeep(database_url: str, files_url: str, *, read_only: bool = False) -> Upkeep:
+def open_upkeep(
+    database_url: str,
+    files_url: str,
+    *,
+    read_only: bool = False,
+    cache: Path | None = None,
+    keys: Keys | None = None,
+) -> Upkeep:
     """The keeper of the registry that `pulmo.registry.local.open_registry` opens."""
     database = open_database(database_url, read_only=read_only)
-    return Upkeep(database, open_files(files_url), open_inventory(files_url))
+    files, inventory = open_files(files_url, cache=cache), open_inventory(files_url)
+    return Upkeep(database, files, inventory, keys or Keys())
 
 
 def check_archive(path: Path) -> Archive:
