@@ -20,9 +20,15 @@ VERSION = "^v(0|[1-9][0-9]{0,8})$"
 ALIAS = "^[a-z][a-z0-9_-]{0,62}$"
 
 
-def _unpack(value: Any) -> Any:
-    """Base64 text (RFC 4648, 4) to bytes; Pydantic's own type skips what is not in the alphabet."""
-    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+def unpack(text: str) -> bytes:
+    """Base64 text (RFC 4648, 4) to bytes. Raises ValueError for what is not in the alphabet,
+    which Pydantic's own type skips.
+    """
+    return base64.b64decode(text, validate=True)
+
+
+def _unpacked(value: Any) -> Any:
+    return unpack(value) if isinstance(value, str) else value
 
 
 def pack(data: bytes) -> str:
@@ -32,7 +38,7 @@ def pack(data: bytes) -> str:
 
 Packed = Annotated[
     bytes,
-    BeforeValidator(_unpack),
+    BeforeValidator(_unpacked),
     PlainSerializer(pack, return_type=str),
     WithJsonSchema({"type": "string", "format": "byte", "contentEncoding": "base64"}),
 ]
@@ -100,13 +106,17 @@ class ManyPictures(_Wire):
 
 
 class Problem(_Wire):
-    """What went wrong, by RFC 9457; `instance` names the request."""
+    """What went wrong, by RFC 9457; `instance` names the request.
+
+    `error` is `detail` again, where clients of the Open Inference Protocol look for it.
+    """
 
     type: str = "about:blank"
     title: str
     status: int = Field(ge=400, le=599)
     detail: str
     instance: str
+    error: str
 
 
 class Health(_Wire):

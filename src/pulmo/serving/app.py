@@ -17,7 +17,7 @@ from pulmo.core import wire
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
-from pulmo.serving import bodies, contract, document, problems, registry_routes
+from pulmo.serving import bodies, contract, document, inference_protocol, problems, registry_routes
 from pulmo.serving.access import CORS, Guard, Routes, words
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
 from pulmo.serving.limits import Intake, Limits, Pool
@@ -76,12 +76,14 @@ def create_app(
     problems.install(app)
     routes = Routes(app, Guard(settings, keyring))
     shelf = Shelf(present, None if desk is None else desk.registry, side)
-    _add_predict(routes, shelf, pool, Intake(chosen), figures)
-    _add_health(routes, present, pool, draining)
+    intake, reason = Intake(chosen), _reason(present, pool, draining)
+    _add_predict(routes, shelf, pool, intake, figures)
+    _add_health(routes, present, reason)
     _add_model(routes, present)
     _add_metrics(routes, figures)
     if receiver is not None:
         receiver.add(routes)
+    inference_protocol.add(routes, shelf, pool, intake, figures, reason)
     registry_routes.add(routes, desk, present, side)
     document.add(app, routes)
     if origins := words(settings.cors_origins):
@@ -176,23 +178,28 @@ def _work(
     return work
 
 
-def _add_health(routes: Routes, present: Present, pool: Pool, draining: Draining) -> None:
+def _reason(present: Present, pool: Pool, draining: Draining) -> Callable[[], str | None]:
+    """Why pictures are not answered now, asked anew each time."""
+
+    def reason() -> str | None:
+        if not present.ready:
+            return "no model is loaded yet"
+        if draining.begun:
+            return "the server is about to end"
+        return "too many requests are waiting" if pool.full else None
+
+    return reason
+
+
+def _add_health(routes: Routes, present: Present, reason: Callable[[], str | None]) -> None:
     async def health(response: Response) -> Health:
         """Whether pictures are answered, by which model, and if not why."""
-        reason = (
-            "no model is loaded yet"
-            if not present.ready
-            else "the server is about to end"
-            if draining.begun
-            else "too many requests are waiting"
-            if pool.full
-            else None
-        )
-        if reason is not None:
+        because = reason()
+        if because is not None:
             response.status_code = 503
             response.headers["Retry-After"] = str(problems.RETRY_SECONDS)
         name = present.model.name if present.ready else None
-        return Health(status="unavailable" if reason else "ok", model=name, reason=reason)
+        return Health(status="unavailable" if because else "ok", model=name, reason=because)
 
     @routes.get("public", "/livez")
     async def livez() -> Health:

@@ -17,6 +17,7 @@ from pulmo.core.wire import (
     Rollback,
     Staging,
 )
+from pulmo.core.wire_v2 import InferRequest
 
 _FAILURES = {
     400: "The body or a picture is broken.",
@@ -100,7 +101,7 @@ def unready() -> dict[int | str, dict[str, Any]]:
 def schemas() -> dict[str, Any]:
     """The schemas that `predict` and `failures` refer to."""
     models: list[type[BaseModel]] = [Answer, Answers, OnePicture, ManyPictures, Problem]
-    models += [Staging, Promotion, Rollback]
+    models += [Staging, Promotion, Rollback, InferRequest]
     _, document = models_json_schema(
         [(model, "validation") for model in models],
         ref_template="#/components/schemas/{model}",

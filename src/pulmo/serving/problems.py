@@ -90,6 +90,7 @@ def document(status: int, detail: str, request_id: str) -> bytes:
         status=status,
         detail=detail,
         instance=f"urn:uuid:{request_id}",
+        error=detail,
     )
     return problem.model_dump_json().encode()
 

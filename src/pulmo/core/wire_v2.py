@@ -1,0 +1,107 @@
+"""What crosses the network in the Open Inference Protocol v2 of KServe, Triton and others."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pulmo.core.wire import MAX_PICTURES, ModelName
+
+INPUT = "image"
+Output = Literal["probabilities", "prediction", "decision", "embedding"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Server(_Wire):
+    """What speaks."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...] = ()
+
+
+class Live(_Wire):
+    """Whether the process answers."""
+
+    live: bool
+
+
+class Ready(_Wire):
+    """Whether pictures are answered."""
+
+    ready: bool
+
+
+class ModelReady(_Wire):
+    """Whether a model answers pictures."""
+
+    name: str
+    ready: bool
+
+
+class Tensor(_Wire):
+    """Name, type and shape of an input or output; -1 is any number."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32", "BYTES"]
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(_Wire):
+    """What a model takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str = "onnx_onnxruntime"
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameters: ModelName
+
+
+class InferInput(_Wire):
+    """Pictures: UINT8 [N, C, H, W] as the graph takes them, or BYTES [N], encoded, in base64.
+
+    `data` is flat or nested, in row-major order.
+    """
+
+    name: Literal["image"]
+    shape: tuple[int, ...] = Field(min_length=1, max_length=4)
+    datatype: Literal["UINT8", "BYTES"]
+    data: list[Any]
+
+
+class InferOutputAsked(_Wire):
+    """An output that is asked for."""
+
+    name: Output
+
+
+class InferRequest(_Wire):
+    """Up to 16 pictures; without `outputs` all but the embedding are given."""
+
+    id: str | None = Field(default=None, max_length=128)
+    inputs: tuple[InferInput, ...] = Field(
+        min_length=1, max_length=1, description=f"One input with up to {MAX_PICTURES} pictures."
+    )
+    outputs: tuple[InferOutputAsked, ...] | None = Field(default=None, max_length=8)
+
+
+class InferOutput(_Wire):
+    """An output, flat, in row-major order; a prediction is empty out of distribution."""
+
+    name: Output
+    datatype: Literal["FP32", "BYTES"]
+    shape: tuple[int, ...]
+    data: list[float] | list[str]
+
+
+class InferResponse(_Wire):
+    """The answers, all by one model, which `parameters` names."""
+
+    model_name: str
+    model_version: str | None = None
+    id: str | None = None
+    parameters: ModelName
+    outputs: tuple[InferOutput, ...]
