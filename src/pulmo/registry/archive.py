@@ -37,8 +37,6 @@ _PIECE = 2**20
 _END = bytes(2 * _BLOCK)
 _FILE = "|".join(map(re.escape, (*FILES, SUMS, SIGNATURE)))
 _NAME = rf"{re.escape(ROWS)}|bundles/[0-9a-f]{{64}}/(?:{_FILE})"
-    ".", r"\."
-)
 _HEX = r"^[0-9a-f]{64}$"
 
 
