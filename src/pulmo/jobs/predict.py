@@ -14,7 +14,7 @@ import numpy as np
 from pulmo.core.bundle import Bundle
 from pulmo.core.decision import Answer, Decider, Outputs
 from pulmo.core.overlay import blend, enlarged
-from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, decode, is_picture, to_pixels
+from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, is_picture, read
 from pulmo.errors import DataError
 from pulmo.inference.engine import BATCH, load
 from pulmo.progress import track
@@ -119,9 +119,9 @@ def _batches(pictures: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
 
 def _read(path: str, spec: InputSpec, *, enlarge: bool) -> _Read:
     try:
-        image = decode(_bytes(path), spec.channels, spec.dicom)
-        shown = to_pixels(image, enlarged(spec)) if enlarge else None
-        return _Read(path, to_pixels(image, spec), shown)
+        encoded = _bytes(path)
+        shown = read(encoded, enlarged(spec)) if enlarge else None
+        return _Read(path, read(encoded, spec), shown)
     except DataError as error:
         return _Read(path, error=str(error))
     except OSError as error:

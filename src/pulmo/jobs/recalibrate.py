@@ -60,7 +60,7 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
 
 def adapted(config: Config, spec: Specification) -> Config:
     """The configuration with the network and the pictures that the model was trained with."""
-    seen = {"resize": spec.input.resize, "dicom": spec.input.dicom}
+    seen = spec.input.model_dump(include={"resize", "preprocess"}) | {"dicom": spec.input.dicom}
     network = {
         "architecture": spec.network.architecture,
         "options": spec.network.options,

@@ -132,6 +132,7 @@ def input_spec(config: Config) -> InputSpec:
         channels=config.data.channels,
         resize=config.data.resize,
         dicom=config.data.dicom,
+        preprocess=config.data.preprocess,
     )
 
 

@@ -16,7 +16,7 @@ from pulmo.core.bundle import CARD, Bundle, sha256, verify
 from pulmo.core.decision import Answer, Decider
 from pulmo.core.overlay import blend, enlarged, layer
 from pulmo.core.ports import ModelRef, Registry, Version
-from pulmo.core.preprocess import Pixels, decode, to_pixels
+from pulmo.core.preprocess import Pixels, read
 from pulmo.errors import BusyError, DataError, InvalidError
 from pulmo.inference.engine import BATCH, load
 from pulmo.logs import get_logger
@@ -100,12 +100,12 @@ class Model:
         """A picture as the graph takes it and as it is shown; what was decoded is let go."""
         spec = self._specification.input
         try:
-            image = decode(encoded, spec.channels, spec.dicom)
+            pixels = read(encoded, spec)
         except DataError as error:
             if count == 1:
                 raise
             raise DataError(f"picture {index + 1} of {count}: {error}") from error
-        return to_pixels(image, spec), to_pixels(image, enlarged(spec)) if explain else None
+        return pixels, read(encoded, enlarged(spec)) if explain else None
 
     def _told(self, answer: Answer, digest: str, drawn: dict[str, str]) -> wire.Answer:
         classes = self._specification.classes

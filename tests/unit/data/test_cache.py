@@ -120,3 +120,9 @@ def test_two_at_the_same_time_make_one(dataset: DataSet, made: list[Path]) -> No
         found = list(pool.map(lambda _: open_pixels(dataset, SPEC).tobytes(), range(4)))
     assert len(set(found)) == 1
     assert len(made) == 1
+
+
+def test_each_rule_of_preprocessing_has_its_own_pixels(dataset: DataSet) -> None:
+    open_pixels(dataset, SPEC)
+    open_pixels(dataset, SPEC.model_copy(update={"preprocess": 2}))
+    assert len(list(dataset.folder.glob("pixels-*.npy"))) == 2
