@@ -11,6 +11,7 @@ from pulmo import __version__, errors, logs
 from pulmo.verbs import (
     datasets,
     evaluation,
+    hooks,
     keys,
     loop,
     predictions,
@@ -64,6 +65,7 @@ app.add_typer(receipts.app)
 app.add_typer(upkeep.app)
 app.add_typer(datasets.app)
 app.add_typer(registry.app, name="registry")
+app.add_typer(hooks.app, name="hooks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(show.runs, name="runs")
 app.add_typer(show.config, name="config")

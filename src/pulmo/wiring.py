@@ -12,6 +12,7 @@ from pulmo.errors import ConfigError, ModelError, RefusedError
 if TYPE_CHECKING:
     from pulmo.core.receipt import Receipt, ReceiptLog
     from pulmo.registry.delivery import Sender
+    from pulmo.registry.outbox import Outbox
     from pulmo.registry.queue import SqlJobs
     from pulmo.registry.signing import Keys
     from pulmo.registry.upkeep import Upkeep
@@ -49,7 +50,9 @@ def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
     """The keeper of the registry that the settings point at. Raises RegistryError."""
     from pulmo.registry.upkeep import open_upkeep as open_local
 
-    return open_local(settings.registry_url, settings.files_url, read_only=read_only)
+    return open_local(
+        settings.registry_url, settings.files_url, read_only=read_only, keys=_keys(settings)
+    )
 
 
 def open_bundle(settings: Settings, target: str) -> Bundle:
@@ -130,6 +133,14 @@ def open_queue(settings: Settings) -> "SqlJobs":
     return SqlJobs(open_database(settings.registry_url))
 
 
+def open_outbox(settings: Settings) -> "Outbox":
+    """Events on their way to their targets. Raises RegistryError."""
+    from pulmo.registry.outbox import Outbox
+    from pulmo.store.database import open_database
+
+    return Outbox(open_database(settings.registry_url))
+
+
 def open_sender(settings: Settings, chosen: HookSettings, *, only: str | None = None) -> "Sender":
     """What delivers the events of moves; `only` names one target. Raises ConfigError."""
     from pulmo.registry.delivery import Sender
@@ -142,6 +153,23 @@ def open_sender(settings: Settings, chosen: HookSettings, *, only: str | None = 
     shared = is_shared(settings.registry_url, settings.files_url)
     targets = make_targets(chosen, SqlJobs(database), shared=shared)
     return Sender(Outbox(database), [one for one in targets if only in (None, one.name)])
+
+
+def copy_ledger(settings: Settings, folder: Path) -> Settings:
+    """Settings of a copy of the registry's ledger in `folder`, over the same files of bundles."""
+    from pulmo.store.database import open_database
+    from pulmo.store.dump import dump_rows, load_rows
+
+    url = f"sqlite:///{folder.absolute() / 'ledger.db'}"
+    source = open_database(settings.registry_url, read_only=True)
+    with source.read() as rows, open_database(url).write() as session:
+        load_rows(session, (row for row in dump_rows(rows) if not _is_on_its_way(row)))
+    return settings.model_copy(update={"registry_url": url})
+
+
+def _is_on_its_way(row: bytes) -> bool:
+    """Whether a row of a dump is an event or a job: what is copied must not be done twice."""
+    return row.startswith((b'["outbox"', b'["deliveries"', b'["jobs"'))
 
 
 def open_receiver(settings: Settings, chosen: HookSettings) -> "Receiver | None":

@@ -81,7 +81,7 @@ def work(place: Workplace) -> Iterator[Job]:
 
 
 def stage(
-    place: Workplace, sender: Sender, target: str, *, here: bool, reason: str
+    place: Workplace, sender: Sender, version: Version, *, here: bool, reason: str
 ) -> Verdict | None:
     """Point `staging` at a candidate and tell it; wait for its tests and give their verdict.
 
@@ -89,12 +89,11 @@ def stage(
     own, unless another worker is at them. None where they run elsewhere. Raises RefusedError with
     the failed checks where the answer is no; production is then as it was.
     """
-    version = release.resolve(place.registry, target, actor=place.actor)
     release.point(place.registry, version, actor=place.actor, reason=reason)
     sender.deliver()
     if not here:
         return None
-    job = _open_job(place.queue, version) or _ask_again(place.queue, version)
+    job = _open_job(place.queue, version) or _ask_again(place.queue, version, reason)
     state, detail = _finished(job, place)
     sender.deliver()
     if state == "refused":
@@ -172,7 +171,7 @@ def _outcome(job: Job, place: Workplace) -> tuple[str, str]:
     if staged is None or staged.number != version.number:
         where = staged.label if staged else "nothing"
         return "superseded", f"{version.label} is not tested: staging points at {where} now"
-    since = _since(job, version, place.registry)
+    since, reason = _cause(job, version, place.registry)
     if _promoted(place.registry, version, since):
         return "done", f"{version.label} was tested and promoted already"
     config = place.configure(version.name)
@@ -180,15 +179,18 @@ def _outcome(job: Job, place: Workplace) -> tuple[str, str]:
     verdict = verdict or release.judge(place.registry, version, config, place.settings)
     if not verdict.passed:
         return "refused", release.refusal(version, verdict)
-    reason = f"{job.key} ({job.payload['source']})"
+    if PRODUCTION in version.aliases:
+        return "done", f"{version.label} passed and was in production already"
     release.promote(place.registry, version, config, actor=place.actor, reason=reason)
     return "done", f"{version.label} passed and is in production"
 
 
-def _since(job: Job, version: Version, registry: Registry) -> datetime:
-    """From when on a verdict answers the event: an older one was asked for by an older event."""
+def _cause(job: Job, version: Version, registry: Registry) -> tuple[datetime, str]:
+    """Since when and why tests are asked for; a verdict from before answers an older event."""
     move = _last(registry, version.name, STAGING, version.number)
-    return job.created_at if move is None or job.payload["source"] == ON_COMMAND else move.at
+    if move is None or job.payload["source"] == ON_COMMAND:
+        return job.created_at, job.payload.get("reason", f"asked by {job.payload['source']}")
+    return move.at, move.reason
 
 
 def _promoted(registry: Registry, version: Version, since: datetime) -> bool:
@@ -212,10 +214,10 @@ def _found(registry: Registry, version: Version, suite: str, since: datetime) ->
     return next(fitting, None)
 
 
-def _ask_again(queue: JobQueue, version: Version) -> Job:
+def _ask_again(queue: JobQueue, version: Version, reason: str) -> Job:
     """A job for a version that was staged before: whoever asks wants it tested now."""
     asked = _asked(f"command:{uuid.uuid4()}", version, ON_COMMAND)
-    return queue.enqueue(asked.key, version.name, asked.payload)[0]
+    return queue.enqueue(asked.key, version.name, {**asked.payload, "reason": reason})[0]
 
 
 def _asked(key: str, version: Version, source: str) -> Asked:

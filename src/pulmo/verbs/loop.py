@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from pulmo.verbs import output
-from pulmo.verbs.options import ASKED, AsJson, Overrides, actor, example
+from pulmo.verbs.options import ASKED, AsJson, Overrides, example
 from pulmo.verbs.registry import configured, show_verdict
 from pulmo.verbs.show import for_quickstart
+from pulmo.verbs.staging import show_staged, stage_now
 
 app = typer.Typer()
 
@@ -113,18 +114,13 @@ def train(
         typer.echo(f"run    {trained.run_dir}")
         typer.echo(f"model  {info.name}@{info.model_digest[:12]}")
         typer.echo(f"val    {info.score_metric} {info.score:.4f}")
-    verdict = None
-    if stage:
-        from pulmo.jobs import release
-        from pulmo.wiring import open_registry
-
-        target, registry = str(trained.run_dir), open_registry(places)
-        verdict = release.stage(registry, target, config, places, actor=actor(), reason=ASKED)
+    staged = stage_now(places, str(trained.run_dir), config, ASKED) if stage else None
     if json:
         told = {"run": trained.run_dir, "name": info.name, "model_digest": info.model_digest}
+        verdict = staged.verdict if staged else None
         output.as_json({**told, "metrics": info.metrics, "verdict": verdict})
-    elif verdict is not None:
-        show_verdict(verdict)
+    elif staged is not None:
+        show_staged(staged)
 
 
 @app.command(epilog=example("pulmo export --run runs/20260101-120000-phantom-demo"))

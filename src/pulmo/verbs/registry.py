@@ -96,18 +96,23 @@ def stage(
     ],
     overrides: Overrides = None,
     reason: Reason = ASKED,
+    later: Annotated[
+        bool, typer.Option("--later", help="Move the alias alone: `hooks work` does the rest.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Test a candidate and promote it only if it passes.
 
     A folder is registered first. A refusal ends with exit code 3 and leaves production as it is.
     """
-    from pulmo.jobs import release
+    from pulmo.verbs.staging import show_staged, stage_later, stage_now
 
-    registry, settings = _open()
-    config = configured(target, overrides)
-    verdict = release.stage(registry, target, config, settings, actor=actor(), reason=reason)
-    output.as_json(verdict) if json else show_verdict(verdict)
+    _, settings = _open()
+    if later:
+        staged = stage_later(settings, target, reason)
+    else:
+        staged = stage_now(settings, target, configured(target, overrides), reason)
+    show_staged(staged, json)
 
 
 @app.command(

@@ -38,7 +38,7 @@ def serve(
     import signal
 
     from pulmo import logs
-    from pulmo.config import settings
+    from pulmo.config import hooks, settings
     from pulmo.serving.access import known_hosts
     from pulmo.serving.app import create_app
     from pulmo.serving.keyring import Keyring
@@ -47,7 +47,7 @@ def serve(
     from pulmo.serving.receipts import Receipts
     from pulmo.serving.server import listen, make_server
     from pulmo.verbs.predictions import in_production
-    from pulmo.wiring import open_desk, open_receipts, open_source
+    from pulmo.wiring import open_desk, open_receipts, open_receiver, open_source
 
     places = settings.load()
     if places.log_format == "json":
@@ -60,8 +60,9 @@ def serve(
     present.refresh()
     desk = open_desk(places, target, admin=admin)
     receipts = Receipts(open_receipts(places), details=places.log_embeddings)
+    receiver = open_receiver(places, hooks.load())
     limits = Limits(workers=_cores())
-    application = create_app(places, present, limits, hosts, receipts, desk=desk)
+    application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)
     make_server(application, limits).run([listen(host, port)])
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pulmo.verbs import output
-from pulmo.verbs.options import ASKED, AsJson, Overrides, actor, example
+from pulmo.verbs.options import ASKED, AsJson, Overrides, example
 
 if TYPE_CHECKING:
     from pulmo.jobs.reproduce import Line
@@ -78,8 +78,9 @@ def recalibrate(
     pictures; the weights stay. The result is a new model, tested like any other.
     """
     from pulmo.config import settings
-    from pulmo.verbs.registry import configured, show_verdict
-    from pulmo.wiring import open_bundle, open_registry
+    from pulmo.verbs.registry import configured
+    from pulmo.verbs.staging import show_staged, stage_now
+    from pulmo.wiring import open_bundle
 
     places, config = settings.load(), configured(ref, overrides)
     from pulmo.jobs.recalibrate import recalibrate as run
@@ -90,17 +91,13 @@ def recalibrate(
         typer.echo(f"run    {made.run_dir}")
         typer.echo(f"model  {info.name}@{info.model_digest[:SHOWN]}")
         typer.echo(f"val    {info.score_metric} {info.score:.4f}")
-    verdict = None
-    if stage:
-        from pulmo.jobs import release
-
-        target, registry = str(made.run_dir), open_registry(places)
-        verdict = release.stage(registry, target, config, places, actor=actor(), reason=ASKED)
+    staged = stage_now(places, str(made.run_dir), config, ASKED) if stage else None
     if json:
         told = {"run": made.run_dir, "name": info.name, "model_digest": info.model_digest}
+        verdict = staged.verdict if staged else None
         output.as_json({**told, "metrics": info.metrics, "verdict": verdict})
-    elif verdict is not None:
-        show_verdict(verdict)
+    elif staged is not None:
+        show_staged(staged)
 
 
 @app.command("data-push", epilog=example("pulmo data-push data=chest_xray"))

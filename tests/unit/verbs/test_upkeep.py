@@ -12,6 +12,7 @@ from pulmo.config.schema import Config
 from pulmo.core.ports import Verdict
 from pulmo.jobs.doctor import Finding
 from pulmo.jobs.reproduce import Line, Reproduction
+from pulmo.verbs.staging import Staged
 from pulmo.wiring import open_bundle_folder
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -47,12 +48,13 @@ def test_a_model_is_trained_from_a_file_recalibrated_staged_and_compared(
     assert found["verdict"] is None
     assert found["model_digest"] not in (trained["model_digest"], None)
 
-    def stage(_registry: object, target: str, config: Config, *_: object, **asked: str) -> Verdict:
+    def stage(_: object, target: str, config: Config, reason: str) -> Staged:
         assert (target, config.decision.refer) == ("runs/two", 0.2)
         digest = open_bundle_folder(Path(target)).info.model_digest
-        return Verdict("phantom-demo", digest, "suite", None, True, [], "data")
+        verdict = Verdict("phantom-demo", digest, "suite", None, True, [], "data")
+        return Staged("phantom-demo:v0", verdict, ("local",))
 
-    monkeypatch.setattr("pulmo.jobs.release.stage", stage)  # its own tests run it for real
+    monkeypatch.setattr("pulmo.verbs.staging.stage_now", stage)  # its own tests run it for real
     code, out, _ = cli("recalibrate", "runs/one", *changed, "run.dir=runs/two", "--stage")
     assert code == 0
     told_last = out.splitlines()[-1]
