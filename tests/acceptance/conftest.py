@@ -42,3 +42,23 @@ def pulmo() -> Command:
         return done
 
     return run
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a proof's figures past pytest's capturing."""
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{text}\n")
+
+    return told
+
+
+@pytest.fixture(scope="session")
+def xray_home(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, pulmo: Command) -> Path:
+    """A folder with the children's X-rays and the default recipe trained on them once, in `run`."""
+    folder = tmp_path_factory.mktemp("xray")
+    pulmo(folder, "data", f"data.root={shared_data / 'chest_xray'}")
+    pulmo(folder, "train", "run.dir=run", timeout=1800)
+    return folder
