@@ -69,6 +69,7 @@ def create_app(
         version=__version__,
         description="Answers for pictures, by a model that has passed its tests.",
         lifespan=lifespan,
+        redirect_slashes=False,
         openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
     )
@@ -146,7 +147,7 @@ async def _repeat(call: Callable[[], None], seconds: float, otherwise: str) -> N
 def _add_predict(
     routes: Routes, shelf: Shelf, pool: Pool, intake: Intake, figures: Figures
 ) -> None:
-    @routes.post("predict", "/predict", **contract.predict())
+    @routes.post("predict", "/predict", direct=True, **contract.predict())
     async def predict(
         request: Request, explain: Explain = False, alias: Alias = None, version: Version = None
     ) -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import gc
 import socket
 import struct
 import sys
@@ -98,6 +99,8 @@ class _Server(uvicorn.Server):
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
                 logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again and again costs requests
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve a little longer while clients learn of the end, then finish what was taken."""
