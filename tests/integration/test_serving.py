@@ -18,12 +18,12 @@ from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
 from pulmo.core.ports import Registry, Version
 from pulmo.jobs.predict import predict
-from pulmo.wiring import open_registry
+from pulmo.wiring import find_receipt, open_registry
 
-# Whoever starts the tests in the background may have had Ctrl-C ignored for all their children.
+# A shell has Ctrl-C ignored for what it starts in the background; a server hears it all the same.
 PROGRAM = """
 import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 from pulmo.main import run
 run()
 """
@@ -43,9 +43,10 @@ class Server:
 
 @contextmanager
 def serving(target: object, settings: Settings | None = None) -> Iterator[Server]:
-    places = {} if settings is None else settings.environment()
+    places = (settings or Settings(log_url="stdout", rate_limit="off")).environment()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "serve", "--model", str(target), "--port", "0"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **places},
@@ -139,7 +140,10 @@ def ask(client: httpx.Client, **body: Any) -> dict[str, Any]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        registry_url=f"sqlite:///{tmp_path / 'registry.db'}", files_url=str(tmp_path / "files")
+        registry_url=f"sqlite:///{tmp_path / 'registry.db'}",
+        files_url=str(tmp_path / "files"),
+        log_url=f"sqlite:///{tmp_path / 'log.db'}",
+        rate_limit="off",
     )
 
 
@@ -197,16 +201,18 @@ def test_a_version_and_a_digest_stay(
             assert server.ends(signal.SIGINT) == 130
 
 
-def test_sigterm_under_load_loses_no_accepted_request(
-    toy_bundle: Bundle, grey_png: Callable[[int], bytes]
+def test_sigterm_under_load_loses_no_accepted_request_and_no_receipt(
+    toy_bundle: Bundle, grey_png: Callable[[int], bytes], settings: Settings
 ) -> None:
-    with serving(toy_bundle.path) as server, Load(server.url, grey_png(200)) as load:
+    with serving(toy_bundle.path, settings) as server, Load(server.url, grey_png(200)) as load:
         while len(load.answers) < 20:
             pass
         code = server.ends()
     assert code == 143
     assert load.lost == []
     assert {answer.status_code for answer in load.answers} == {200}
+    for answer in load.answers[-20:]:
+        assert find_receipt(settings, answer.json()["id"]).prediction == "BRIGHT"
 
 
 @pytest.mark.parametrize(
