@@ -89,7 +89,7 @@ def add(routes: Routes, desk: Desk | None, present: Present, pool: Pool) -> None
 
 
 def _add_reading(routes: Routes, clerk: _Clerk) -> None:
-    told = contract.failures(404, 503)
+    told = contract.failures(404, 422, 503)
 
     @routes.get("predict", "/registry/models", responses=told)
     async def models() -> list[wire.RegisteredModel]:

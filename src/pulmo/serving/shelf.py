@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from pulmo.core.bundle import verify
 from pulmo.core.ports import ModelRef, Registry, Version
-from pulmo.errors import BusyError, ForbiddenError, InvalidError, NotFoundError
+from pulmo.errors import BusyError, ForbiddenError, NotFoundError
 from pulmo.serving.access import Caller
 from pulmo.serving.limits import Pool
 from pulmo.serving.models import Model, Present
@@ -24,15 +24,13 @@ class Shelf:
     async def model(self, caller: Caller, alias: str | None, version: str | None) -> Model:
         """The model of an alias or a version (`v3`), else the served one.
 
-        Raises InvalidError for both, ForbiddenError where the caller may ask the served one
-        alone, NotFoundError, BusyError while another one is being loaded.
+        Raises ForbiddenError where the caller may ask the served one alone, NotFoundError also
+        where the alias is not at that version, BusyError while another one is being loaded.
         """
         present = self._present.model
         if alias is None and version is None:
             return present
-        if alias is not None and version is not None:
-            raise InvalidError("give an alias or a version, not both")
-        if version == present.name.version:
+        if alias is None and version == present.name.version:
             return present
         if not caller.any_version:
             raise ForbiddenError(
@@ -43,6 +41,8 @@ class Shelf:
             raise NotFoundError("this server has no registry and no other version")
         ref = ModelRef.parse(f"{present.name.name}:{alias or version}")
         found = await self._pool.run(lambda: self._get(ref))
+        if version is not None and found.number != ModelRef.parse(f"x:{version}").version:
+            raise NotFoundError(f"{ref} is at v{found.number} now, not at {version}")
         if (found.number, found.bundle_digest) == _key(present):
             return present
         return self._known(found) or await self._load(found)

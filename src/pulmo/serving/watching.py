@@ -38,6 +38,14 @@ REJECTED = {
     503: "busy",
 }
 _UNFORESEEN = "the server failed on this request; its log says why"
+_HEADERS = (  # what browsers may do with an answer: nothing but show it as what it is
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_PROBES = ("/livez", "/readyz")  # asked by the address of a machine, not by the server's name
 _NOT_HERE = "this server does not go by the name that the header Host says"
 
 logger = get_logger(__name__)
@@ -167,8 +175,8 @@ class Watched:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = state["id"]
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
+                said = {name for name, _ in headers.raw}
+                headers.raw.extend(one for one in _HEADERS if one[0] not in said)
                 if self._draining.begun:
                     headers["Connection"] = "close"
             await send(message)
@@ -198,7 +206,7 @@ class Watched:
 
     def _is_meant(self, scope: Scope) -> bool:
         """Whether the request names this server; a page elsewhere may resolve its name to us."""
-        if self._hosts is None:
+        if self._hosts is None or scope["path"] in _PROBES:
             return True
         host = Headers(scope=scope).get("host", "")
         return re.sub(r":\d*$", "", host).lower() in self._hosts

@@ -202,7 +202,8 @@ def test_other_versions_answer_those_who_may_ask_them(
         assert version(role, "?alias=live") == (200, "v0")
     assert version("admin", "?version=v7") == (404, None)
     assert version("admin", "?alias=Latest") == (422, None)
-    assert version("admin", "?alias=latest&version=v1") == (422, None)
+    assert version("admin", "?alias=latest&version=v1") == (404, None)
+    assert version("admin", "?alias=latest&version=v2") == (200, "v2")
 
 
 def test_few_versions_are_kept_and_none_is_loaded_twice(
