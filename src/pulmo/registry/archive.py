@@ -103,8 +103,6 @@ class Archive:
         with _explained(self.path), self.path.open("rb") as stream, target.open("wb") as sink:
             stream.seek(start)
             _copy(self.path, stream, sink, entry)
-            sink.flush()
-            os.fsync(sink.fileno())
         return target
 
 
