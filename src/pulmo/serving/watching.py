@@ -118,6 +118,9 @@ class Figures(Collector):
         yield GaugeMetricFamily(
             "pulmo_queue_length", "Requests that run or wait.", value=self._pool.taken
         )
+        yield CounterMetricFamily(
+            "pulmo_shed", "Requests refused before their body was read.", value=self._pool.shed
+        )
         yield GaugeMetricFamily(
             "pulmo_model_swaps", "Models taken over since the start.", value=self._present.swaps
         )
@@ -125,18 +128,25 @@ class Figures(Collector):
             name = self._present.model.name
             info = {"name": name.name, "version": name.version or "", "digest": name.digest}
             yield InfoMetricFamily("pulmo_model", "The model that answers.", value=info)
-            made = datetime.fromisoformat(self._present.model.bundle.info.lineage.created_at)
-            yield GaugeMetricFamily(
-                "pulmo_model_age_seconds",
-                "Since the model that answers was made.",
-                value=(datetime.now(UTC) - made).total_seconds(),
-            )
+            yield from _age(self._present.model.bundle.info.lineage.created_at)
         if self._receipts is not None:
             yield from _kept(self._receipts)
 
     def describe(self) -> list[Metric]:
         """Nothing: what is collected depends on the model."""
         return []
+
+
+def _age(created_at: str) -> Iterator[Metric]:
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(created_at)
+    except (TypeError, ValueError):  # made elsewhere, at a time that names no zone
+        return
+    yield GaugeMetricFamily(
+        "pulmo_model_age_seconds",
+        "Since the model that answers was made.",
+        value=age.total_seconds(),
+    )
 
 
 def _kept(receipts: Receipts) -> Iterator[Metric]:

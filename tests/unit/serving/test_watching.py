@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pulmo import logs
+from pulmo.serving.watching import _age
 
 PNG = {"Content-Type": "image/png"}
 
@@ -72,3 +73,8 @@ def test_figures_tell_the_mix_of_answers(
     age = next(x for x in told if x.startswith("pulmo_model_age_seconds "))
     assert float(age.split()[1]) > 0
     assert not any(line.startswith("pulmo_receipts") for line in told)
+
+
+@pytest.mark.parametrize("told", ["yesterday", "2026-01-01T00:00:00"])
+def test_a_model_of_unknown_age_has_none(told: str) -> None:
+    assert list(_age(told)) == []
