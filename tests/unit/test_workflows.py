@@ -1,0 +1,134 @@
+"""The workflows do only what a task does, with pinned actions, and no payload reaches a shell."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.y*ml"))
+COMMAND = re.compile(
+    r"uv sync --locked( --(only-)?group [a-z]+)*"
+    r"|uv run --locked( --no-sync)?( --(only-)?group [a-z]+)* invoke (?P<tasks>.+)"
+)
+DIGEST = "0123456789abcdef" * 4
+
+
+def document(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text("utf-8"))
+
+
+def jobs(path: Path) -> list[dict[str, Any]]:
+    return list(document(path)["jobs"].values())
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in jobs(path) for step in job.get("steps", [])]
+
+
+def known_tasks() -> set[str]:
+    listed = subprocess.run(
+        [sys.executable, "-m", "invoke", "--list", "--list-format=json"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    return {task["name"] for task in yaml.safe_load(listed)["tasks"]}
+
+
+def test_there_are_workflows() -> None:
+    assert {path.stem for path in WORKFLOWS} >= {
+        "tests", "linting", "data_changes", "train", "stage_model", "test_staged_model",
+        "report", "docs",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_action_is_pinned_to_a_commit(path: Path) -> None:
+    used = [step["uses"] for step in steps(path) if "uses" in step]
+    used += [job["uses"] for job in jobs(path) if "uses" in job]
+    loose = [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", one)]
+    assert [one for one in loose if not one.startswith("$/.github/workflows/")] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_step_is_a_task_and_holds_no_value_from_outside(path: Path) -> None:
+    tasks = known_tasks()
+    for step in steps(path):
+        if "run" in step:
+            match = COMMAND.fullmatch(step["run"])
+            assert match, step["run"]
+            assert "${{" not in step["run"]
+            for word in (match["tasks"] or "").split(" --")[0].split():
+                assert word in tasks or word == '"$TASK"', word
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_the_least_rights(path: Path) -> None:
+    rights = document(path)["permissions"]
+    assert rights in ({}, {"contents": "read"})
+    for job in jobs(path):
+        assert "write-all" not in str(job.get("permissions"))
+    for step in steps(path):
+        if str(step.get("uses", "")).startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+def test_the_matrix_names_tasks() -> None:
+    matrix = document(ROOT / ".github/workflows/tests.yaml")["jobs"]["tests"]["strategy"]["matrix"]
+    assert {*matrix["task"], *(one["task"] for one in matrix["include"])} <= known_tasks()
+
+
+@pytest.mark.parametrize("tool", [("actionlint",), ("zizmor", "--offline", "--quiet", ".github")])
+def test_the_linters_find_nothing(tool: tuple[str, ...]) -> None:
+    program = shutil.which(tool[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
+    assert program, f"{tool[0]} is not installed"
+    done = subprocess.run(
+        [program, *tool[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_event(tmp_path: Path, name: str, digest: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "invoke", "check-event"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MODEL_NAME": name,
+            "MODEL_DIGEST": digest,
+            "GITHUB_OUTPUT": str(tmp_path / "output"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_event_names_a_model(tmp_path: Path) -> None:
+    assert check_event(tmp_path, "pneumonia", DIGEST).returncode == 0
+    assert (tmp_path / "output").read_text() == f"model=pneumonia@{DIGEST}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("pneumonia\nother=1", DIGEST),
+        ("$(touch x)", DIGEST),
+        ("--help", DIGEST),
+        ("pneumonia", DIGEST[:-1]),
+        ("pneumonia", DIGEST + "\n"),
+        ("", ""),
+    ],
+)
+def test_what_is_no_model_gets_no_further(tmp_path: Path, name: str, digest: str) -> None:
+    done = check_event(tmp_path, name, digest)
+    assert done.returncode == 1
+    assert "names no model" in done.stderr
+    assert not (tmp_path / "output").exists()
