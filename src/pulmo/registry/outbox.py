@@ -76,7 +76,7 @@ class Outbox:
                 .join(EventRow, EventRow.id == DeliveryRow.event_id)
                 .where(EventRow.delivered_at.is_(None))
             )
-            known = set(session.execute(routed).tuples())
+            known = {(row[0], row[1]) for row in session.execute(routed)}
             for event in events:
                 for target in targets:
                     if (event.id, target) not in known:
@@ -152,7 +152,7 @@ class Outbox:
         if not everything:
             query = query.where(DeliveryRow.state != DELIVERED)
         with self._database.read() as session:
-            return [_delivery(row, event) for row, event in session.execute(query).tuples()]
+            return [_delivery(row, event) for row, event in session.execute(query)]
 
     def resend(self, event: str | None = None) -> int:
         """Send a dead event again, or all of them; how many deliveries that are.
