@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 Record = Callable[[str, object], None]
@@ -12,17 +11,6 @@ Record = Callable[[str, object], None]
 
 def pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-
-
-@pytest.fixture(scope="module")
-def home(
-    tmp_path_factory: pytest.TempPathFactory, shared_data: Path, pulmo: Callable[..., object]
-) -> Path:
-    """The default recipe, trained once on the children's X-rays."""
-    folder = tmp_path_factory.mktemp("outliers")
-    pulmo(folder, "data", f"data.root={shared_data / 'chest_xray'}")
-    pulmo(folder, "train", "run.dir=run")
-    return folder
 
 
 def outlying(home: Path, pulmo: Callable[..., object], *inputs: str) -> Iterator[bool]:
@@ -43,37 +31,37 @@ def share(found: Iterator[bool]) -> tuple[float, int]:
 
 
 def test_grey_photographs_are_out_of_distribution(
-    home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
+    xray_home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
 ) -> None:
-    grey = home / "grey"
+    grey = xray_home / "grey"
     grey.mkdir()
     for number, path in enumerate(pictures(shared_data / "imagenette160" / "val")):
         with Image.open(path) as picture:
             picture.convert("L").save(grey / f"{number}.png")
-    referred, count = share(outlying(home, pulmo, str(grey)))
+    referred, count = share(outlying(xray_home, pulmo, str(grey)))
     record_property("photographs", referred)
     assert count == 1000
     assert referred >= 0.95
 
 
 def test_xrays_that_chose_nothing_are_not(
-    home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
+    xray_home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
 ) -> None:
     """The validation split set the limit, so the official test split is asked as well."""
-    dataset = next((home / "data" / "chest_xray").glob("*/manifest.csv"))
+    dataset = next((xray_home / "data" / "chest_xray").glob("*/manifest.csv"))
     rows = [line.split(",") for line in dataset.read_text().splitlines()[1:]]
     root = shared_data / "chest_xray"
     val = [str(root / row[0]) for row in rows if row[2] == "val"]
     for name, inputs in (("validation", val), ("test", [str(root / "test")])):
-        referred, count = share(outlying(home, pulmo, *inputs))
+        referred, count = share(outlying(xray_home, pulmo, *inputs))
         record_property(f"{name} X-rays", referred)
         assert count > 300
         assert referred <= 0.05
 
 
 def test_adult_xrays_are_reported(
-    home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
+    xray_home: Path, shared_data: Path, pulmo: Callable[..., object], record_property: Record
 ) -> None:
-    referred, count = share(outlying(home, pulmo, str(shared_data / "adult_nih")))
+    referred, count = share(outlying(xray_home, pulmo, str(shared_data / "adult_nih")))
     record_property("X-rays of adults", referred)
     assert count == 120
