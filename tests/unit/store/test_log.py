@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from services import postgres
+from services import Postgres
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -44,9 +44,8 @@ def made(**changes: object) -> Receipt:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield f"{url}/postgres"
+def server(postgres: Postgres) -> str:
+    return postgres.empty()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
