@@ -1,6 +1,6 @@
 """`serve`: a model behind HTTP, until a signal ends it."""
 
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command(
     epilog=example(
         "pulmo serve --model phantom-demo:production",
-        "pulmo serve --model runs/my-run --port 9000",
+        "pulmo serve --model runs/my-run --port 9000 --reload",
     )
 )
 def serve(
@@ -30,11 +30,16 @@ def serve(
     admin: Annotated[
         bool, typer.Option("--admin", help="Let admin keys stage, promote and roll back.")
     ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Begin anew when code or bundle change; to develop.")
+    ] = False,
 ) -> None:
     """Answer pictures over HTTP; /docs tells how to ask.
 
     Ends on SIGTERM, after what was accepted is answered.
     """
+    if reload:
+        _supervise(model)
     import signal
 
     from pulmo import logs
@@ -64,6 +69,22 @@ def serve(
     limits = Limits(workers=_cores())
     application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)
     make_server(application, limits).run([listen(host, port)])
+
+
+def _supervise(model: str | None) -> NoReturn:
+    """Run this very command without --reload, anew after every change, until a signal ends it."""
+    import sys
+    from pathlib import Path
+
+    import pulmo
+    from pulmo.serving.reloading import supervise
+    from pulmo.wiring import folder_named
+
+    folder = folder_named(model) if model else None
+    watched = [Path(pulmo.__file__).parent, *([folder] if folder else [])]
+    program = "from pulmo.main import run; run()"
+    rest = [word for word in sys.argv[1:] if word != "--reload"]
+    supervise([sys.executable, "-c", program, *rest], watched)
 
 
 def _cores() -> int:
