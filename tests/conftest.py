@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import services
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -162,6 +163,20 @@ def toy_bundle(
 ) -> Bundle:
     """One toy bundle, for tests that only read it."""
     return make_bundle(tmp_path_factory.mktemp("toy") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[services.Postgres]:
+    """A throwaway Postgres: `postgres.registry()` is the URL of a new registry."""
+    with services.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[str]:
+    """Google Cloud Storage on loopback: what STORAGE_EMULATOR_HOST is to be set to."""
+    with services.gcs() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
 """Bundles kept by their digest: in a folder, or at any fsspec URL with a local copy."""
 
-import hashlib
+import importlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from pulmo.core.bundle import (
     SIGNATURE,
     SUMS,
     Bundle,
-    file_digest,
     verify,
 )
 from pulmo.errors import ModelError, NotFoundError, PulmoError, RegistryError
@@ -154,7 +154,7 @@ class RemoteFiles:
         """
         with _reached(self._url):
             remote = f"{self._root}/{bundle.digest}"
-            if not self._is_whole(bundle):
+            if not self._is_whole(bundle.digest):
                 self._system.makedirs(remote, exist_ok=True)
                 for name in (*FILES, SUMS):
                     self._system.put_file(str(bundle.path / name), f"{remote}/{name}")
@@ -210,26 +210,24 @@ class RemoteFiles:
                 return None
             return bytes(self._system.cat_file(path))
 
-    def _is_whole(self, bundle: Bundle) -> bool:
+    def _is_whole(self, digest: str) -> bool:
         """Whether every byte is there: what was damaged is mended by storing it again."""
-        remote = f"{self._root}/{bundle.digest}"
-        for name in (SUMS, *FILES):
-            here = bundle.path / name
-            if (
-                not self._system.exists(f"{remote}/{name}")
-                or self._system.size(f"{remote}/{name}") != here.stat().st_size
-            ):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self._download(digest, Path(folder))
+            except RegistryError:
                 return False
-            with self._system.open(f"{remote}/{name}", "rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file_digest(here):
-                    return False
-        return True
+            return _is_whole(Path(folder), digest)
 
 
 def _open_system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     with _reached(url):
+        if url.startswith(("gs://", "gcs://")):
+            # What fsspec would take first tries interfaces that not every bucket has.
+            google = importlib.import_module("gcsfs.core").GCSFileSystem
+            return google(use_listings_cache=False), str(google._strip_protocol(url)).rstrip("/")
         # Other machines write there too: no listing is believed twice.
         system, root = url_to_fs(url, use_listings_cache=False)
     return system, str(root).rstrip("/")
@@ -287,6 +285,9 @@ def _reached(url: str) -> Iterator[None]:
         yield
     except PulmoError:
         raise
+    except ModuleNotFoundError as error:
+        told = f"{shown(url)} needs the package {error.name}: `uv sync --group gcs` brings gcsfs"
+        raise RegistryError(told) from error
     except Exception as error:  # each file system raises what its client library likes
         told = shown(f"the bundles at {url} cannot be reached or used: {error}")
         raise RegistryError(told) from error

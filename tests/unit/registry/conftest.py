@@ -1,11 +1,14 @@
 """An empty registry, bundles to put into it, and verdicts on them."""
 
 import json
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from services import BUCKET
 
 from pulmo.core import bundle as bundles
 from pulmo.core.bundle import GRAPH, WEIGHTS, Bundle
@@ -13,9 +16,38 @@ from pulmo.core.ports import Check, Verdict, Version
 from pulmo.registry.local import LocalRegistry, open_registry
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a registry lies."""
+
+    database: str
+    files: str
+    cache: Path
+
+    def open(self, *, read_only: bool = False) -> LocalRegistry:
+        return open_registry(self.database, self.files, read_only=read_only, cache=self.cache)
+
+
+@pytest.fixture(params=["sqlite, folder", "postgres, folder", "sqlite, gcs", "postgres, gcs"])
+def places(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Places:
+    """Every database with every store of files: one suite holds them all."""
+    database, files = request.param.split(", ")
+    url, folder = f"sqlite:///{tmp_path}/registry.db", str(tmp_path / "bundles")
+    if database == "postgres":
+        url = request.getfixturevalue("postgres").emptied()
+    if files == "gcs":
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gcs"))
+        folder = f"gs://{BUCKET}/{uuid.uuid4().hex}"
+    return Places(url, folder, tmp_path / "cache")
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> LocalRegistry:
-    return open_registry(f"sqlite:///{tmp_path}/registry.db", str(tmp_path / "bundles"))
+def registry(places: Places) -> Iterator[LocalRegistry]:
+    opened = places.open()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,18 +82,17 @@ def test_the_origins_of_a_deleted_version_are_not_found(registry: LocalRegistry,
 
 
 def test_a_reader_sees_everything_and_changes_nothing(
-    registry: LocalRegistry, put: Put, tmp_path: Path
+    registry: LocalRegistry, put: Put, places: Any
 ) -> None:
     version = put(1)
-    reader = open_registry(
-        f"sqlite:///{tmp_path}/registry.db", str(tmp_path / "bundles"), read_only=True
-    )
+    reader = places.open(read_only=True)
     assert reader.versions("toy") == [version]
     assert reader.fetch(ModelRef.parse("toy")) == registry.fetch(ModelRef.parse("toy"))
     with pytest.raises(RegistryError, match="opened for reading alone"):
         reader.set_alias("toy", "team", 0, expected=None, **BY)
     registry.set_alias("toy", "team", 0, expected=None, **BY)
     assert reader.get(ModelRef.parse("toy:team")).aliases == ("best", "latest", "team")
+    reader.close()
 
 
 def test_relative_places_stay_where_they_were_when_opened(

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -86,14 +86,14 @@ def test_an_alias_points_only_at_what_exists(registry: LocalRegistry, put: Put) 
 
 
 def test_every_move_but_the_automatic_ones_leaves_an_event(
-    registry: LocalRegistry, put: Put, promote: Promote, tmp_path: Path
+    registry: LocalRegistry, put: Put, promote: Promote, places: Any
 ) -> None:
     first, second = put(1), put(2)
     promote(first), promote(second)
     registry.rollback("toy", to=None, **BY)
     registry.set_alias("toy", "team", 1, expected=None, **BY)
     registry.remove_alias("toy", "team", expected=1, **BY)
-    with open_database(f"sqlite:///{tmp_path}/registry.db").read() as session:
+    with open_database(places.database).read() as session:
         rows = list(session.scalars(select(EventRow).order_by(EventRow.id)))
         session.expunge_all()
     moves = [move for move in registry.history("toy") if move.action != "register"]
@@ -208,10 +208,10 @@ def test_an_aliased_version_is_not_deleted(
     assert at(registry, "team") == 0
 
 
-def test_a_deletion_is_remembered(registry: LocalRegistry, put: Put, tmp_path: Path) -> None:
+def test_a_deletion_is_remembered(registry: LocalRegistry, put: Put, places: Any) -> None:
     version = put(1)
     registry.delete("toy", 0, actor="bob", reason="wrong labels")
-    with open_database(f"sqlite:///{tmp_path}/registry.db").read() as session:
+    with open_database(places.database).read() as session:
         row = session.scalars(select(DeletionRow)).one()
         assert (row.number, row.actor, row.reason) == (0, "bob", "wrong labels")
         assert row.bundle_digest == version.bundle_digest

@@ -83,12 +83,10 @@ class Expected:
 class RegistryMachine(RuleBasedStateMachine):
     """Every verb in any order, with right and wrong arguments, beside `Expected`."""
 
-    def __init__(self, bundles: list[Bundle], folder: Path) -> None:
+    def __init__(self, bundles: list[Bundle], folder: Path, emptied: Callable[[], str]) -> None:
         super().__init__()
         self.bundles = bundles
-        for path in folder.glob("registry.db*"):
-            path.unlink()
-        self.database = open_database(f"sqlite:///{folder}/registry.db")
+        self.database = open_database(emptied())
         self.registry = LocalRegistry(self.database, FolderFiles(folder / "bundles"))
         self.expected = Expected()
 
@@ -304,14 +302,26 @@ class RegistryMachine(RuleBasedStateMachine):
         return self.registry.verdicts(NAME)
 
 
+@pytest.mark.parametrize(("database", "examples"), [("sqlite", EXAMPLES), ("postgres", 3)])
 def test_no_sequence_of_verbs_breaks_the_registry(
-    a_bundle: Callable[..., Bundle], tmp_path: Path
+    a_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    database: str,
+    examples: int,
 ) -> None:
+    def emptied() -> str:
+        if database == "postgres":
+            return str(request.getfixturevalue("postgres").emptied())
+        for path in tmp_path.glob("registry.db*"):
+            path.unlink()
+        return f"sqlite:///{tmp_path}/registry.db"
+
     bundles = [verify(a_bundle(n, score=score).path) for n, score in enumerate(SCORES)]
     run_state_machine_as_test(
-        lambda: RegistryMachine(bundles, tmp_path),
+        lambda: RegistryMachine(bundles, tmp_path, emptied),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=True,
