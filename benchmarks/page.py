@@ -1,0 +1,111 @@
+"""Results to `docs/performance.md` and its plot: `python -m benchmarks.page`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms import ROOT
+from benchmarks.serving import RESULTS
+
+PAGE, PLOT = ROOT / "docs/performance.md", ROOT / "docs/images/serving.png"
+GREEN, RED, GREY = "#0072b2", "#d55e00", "#888888"  # colour-blind eyes tell them apart
+HEAD = """# Performance
+
+What serving costs, as ratios: times of one machine say little on another. Every ratio is the
+median over rounds in which the arms run in random order, each alone on one core, the client on
+another; the interval is a 95 % bootstrap, and a goal counts as reached on its worse bound. Arms
+that answer are first asked for the same pictures and must agree (to 1e-4; to 0.02 where large
+pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a request, which other
+load on the machine disturbs less. Latency counts from the time a request was meant to be sent.
+
+Made again by one command (about half an hour on an idle machine; `--only S1,S3` for some of it):
+
+```console
+$ uv sync --locked --group bench --group openvino
+$ uv run invoke benchmark-serving --model BUNDLE --pictures FOLDER --large FOLDER
+```
+"""
+PEERS = """
+Peers, all with one thread and the same weights, are in `benchmarks/peers.py`: what tutorials show,
+and what each one's documentation recommends together with our engine and decoder.
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    """The page, as Markdown."""
+    told = [HEAD]
+    if machine := results.get("machine"):
+        told.append("Measured on " + "; ".join(f"{k} {v}" for k, v in machine.items()) + ".\n")
+    told += [PEERS, f"\n![Ratios with their intervals and goals](images/{PLOT.name})\n\n"]
+    told.append("| | what | median | 95 % | goal | CPU | |\n|---|---|---|---|---|---|---|\n")
+    for name in sorted(results["measured"]):
+        told += [_line(row) for row in results["measured"][name]["rows"]]
+    told.append("\n")
+    for name, one in sorted(results["measured"].items()):
+        told.append(
+            f"- {name}: {one['rounds']} rounds of {one['seconds']:g} s, {one['network']}, "
+            f"{one['at'][:10]}.\n"
+        )
+    return "".join(told)
+
+
+def _line(row: dict[str, Any]) -> str:
+    mark = {None: "", True: "reached", False: "**not reached**"}[row["reached"]]
+    sign = {"more": "≥", "less": "≤"}[row["better"]]
+    goal = "" if row["limit"] is None else f"{sign} {row['limit']:g}"
+    cpu = "" if row["cpu"] is None else f"{row['cpu']:.2f}"
+    unit = "" if row["unit"] == "×" else f" {row['unit']}"
+    notes = f" ({'; '.join(row['notes'])})" if row["notes"] else ""
+    spread = f"{row['low']:.3g} – {row['high']:.3g}"
+    value = f"{row['value']:.3g}{unit}"
+    cells = (row["goal"], row["what"] + notes, value, spread, goal, cpu, mark)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Every ratio that has a goal, divided by it, with its interval."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [
+        row
+        for name in sorted(results["measured"])
+        for row in results["measured"][name]["rows"]
+        if row["limit"]
+    ]
+    figure, axes = pyplot.subplots(figsize=(9, 0.6 + 0.3 * len(rows)), layout="constrained")
+    for place, row in enumerate(reversed(rows)):
+        more = row["better"] == "more"
+        low, value, high = (
+            (row[key] / row["limit"]) if more else (row["limit"] / max(row[key], 1e-9))
+            for key in (("low", "value", "high") if more else ("high", "value", "low"))
+        )
+        colour = GREEN if row["reached"] else RED
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot([value], [place], "o", color=colour, markersize=4)
+    axes.axvline(1, color=GREY, linewidth=1)
+    labels = [f"{row['goal']} {row['what']}" for row in reversed(rows)]
+    axes.set_yticks(range(len(rows)), labels, fontsize=7)
+    axes.set_xlabel("measured ÷ goal; right of the line is better")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Write both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--plot", type=Path, default=PLOT)
+    said = parser.parse_args()
+    results = json.loads(said.results.read_text("utf-8"))
+    said.page.write_text(page(results), "utf-8")
+    draw(results, said.plot)
+
+
+if __name__ == "__main__":
+    main()

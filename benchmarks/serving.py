@@ -1,0 +1,367 @@
+"""What serving costs, as ratios in one run: `python -m benchmarks.serving --model BUNDLE …`.
+
+Every measurement stores its rows in `benchmarks/results/serving.json`; `benchmarks.page` makes
+`docs/performance.md` of them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.arms import ROOT, SERVER_CORE, Client, Loop, Server, rounds
+from benchmarks.ratios import Row, bound, percentile, ratio
+from pulmo.core.bundle import Bundle, model_digest, verify, write
+
+RESULTS = ROOT / "benchmarks/results/serving.json"
+LARGEST_GAP, LARGEST_SCALED_GAP = 1e-4, 0.02
+OVERLOAD = 10
+PICTURES = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, on what, for how long."""
+
+    bundle: Path
+    native: list[Path]  # pictures of about the size that the graph takes
+    large: list[Path]
+    int8: Path | None
+    count: int
+    seconds: float
+
+
+def s1(plan: Plan, client: Client) -> list[Row]:
+    """Served ÷ in the process."""
+    with _ended() as end:
+        server = end(pulmo(client, plan.bundle, plan.native))
+        loops = [end(Loop("answer", plan.bundle, plan.native)) for _ in range(2)]
+        named = {kind: server.by(kind) for kind in ("raw", "multipart", "base64")}
+        _agree(server, loops[0].answers(), plan.native, LARGEST_GAP)
+        arms = {"loop": loops[0], "again": loops[1], **named}
+        told = list(rounds(arms, plan.count, plan.seconds))
+    limits = {"raw": 0.97, "multipart": 0.94, "base64": 0.90}
+    floor = ratio("A/A", "in the process ÷ the same again", told, "loop", "again")
+    served = [
+        ratio("S1", f"served, {kind} ÷ in the process", told, kind, "loop", limit)
+        for kind, limit in limits.items()
+    ]
+    return [floor, *served]
+
+
+def s2(plan: Plan, client: Client) -> list[Row]:
+    """Latency under Poisson load, from the time a request was meant to be sent."""
+    shares: dict[float, list[float]] = {0.5: [], 0.7: []}
+    failures = 0
+    with _ended() as end:
+        server = end(pulmo(client, plan.bundle, plan.native))
+        server.window(1.0)
+        for number in range(plan.count):
+            peak = server.window(plan.seconds / 2).rate
+            idle = server.at_rate(plan.seconds / 2, peak / 20, number)
+            median = statistics.median(idle.seconds)
+            for share, found in shares.items():
+                load = server.at_rate(plan.seconds, share * peak, 1000 + number)
+                found.append(percentile(load.seconds, 0.99) / median)
+                failures += sum((load.statuses or {}).values()) - load.done
+            print(f"  round {number + 1}: p99 ÷ idle {shares}", file=sys.stderr)
+    return [
+        bound("S2", "p99 ÷ idle median at 50 % of peak", shares[0.5], 5, "less"),
+        bound("S2", "p99 ÷ idle median at 70 % of peak", shares[0.7], 9, "less"),
+        Row("S2", "requests not answered", failures, failures, failures, 0, "less", ""),
+    ]
+
+
+PEERS = {
+    "fastapi": ("FastAPI + ONNX Runtime", "multipart", 1.5, 1.2),
+    "litserve": ("LitServe + ONNX Runtime", "multipart", 1.6, 1.3),
+    "torch": ("FastAPI + PyTorch", "multipart", 4, 4),
+    "fastapi-tuned": ("tuned FastAPI, our engine and decoder", "raw", 1.0, 1.0),
+    "litserve-tuned": ("tuned LitServe, our engine and decoder", "multipart", 1.0, 1.0),
+}
+
+
+def s3(plan: Plan, client: Client) -> list[Row]:
+    """Against peers on pictures of both sizes."""
+    rows = []
+    for index, (size, pictures) in enumerate((("large", plan.large), ("native", plan.native))):
+        gap = LARGEST_SCALED_GAP if size == "large" else LARGEST_GAP
+        with _ended() as end:
+            own = end(pulmo(client, plan.bundle, pictures))
+            arms = {"raw": own.by("raw"), "multipart": own.by("multipart")}
+            expected = [_named(one) for one in own.answers(pictures)]
+            for kind, (_, transport, *_) in PEERS.items():
+                arms[kind] = end(peer(client, kind, plan.bundle, pictures, transport))
+                _agree(arms[kind], expected, pictures, gap)
+            if plan.int8 is not None and size == "native":
+                arms["int8"] = end(pulmo(client, plan.int8, pictures)).by("multipart")
+            told = list(rounds(arms, plan.count, plan.seconds))
+        for kind, (name, transport, *limits) in PEERS.items():
+            what = f"Pulmo ÷ {name}, {size} pictures, {transport}"
+            rows.append(ratio("S3", what, told, transport, kind, limits[index]))
+        if "int8" in arms:
+            for kind, limit in (("fastapi", 1.5), ("litserve", 1.6)):
+                what = f"Pulmo with int8 ÷ {PEERS[kind][0]}, {size} pictures"
+                rows.append(ratio("S3", what, told, "int8", kind, limit))
+    return rows
+
+
+def s4(plan: Plan, client: Client) -> list[Row]:
+    """What embedding and saliency cost, and, apart, what drawing costs."""
+    with tempfile.TemporaryDirectory() as folder, _ended() as end:
+        less = without_extras(verify(plan.bundle), Path(folder) / "bundle").path
+        arms = {
+            "with": end(pulmo(client, plan.bundle, plan.native)),
+            "without": end(pulmo(client, less, plan.native)),
+            "answer": end(Loop("answer", plan.bundle, plan.native)),
+            "explain": end(Loop("explain", plan.bundle, plan.native)),
+        }
+        told = list(rounds(arms, plan.count, plan.seconds))
+    what = "graph with embedding and saliency ÷ without"
+    drawn = ratio("S4", "heat maps drawn ÷ not drawn, in the process", told, "explain", "answer")
+    return [ratio("S4", what, told, "with", "without", 0.95), drawn]
+
+
+def s5(plan: Plan, client: Client) -> list[Row]:
+    """Goodput while ten times as much is asked as can be done."""
+    found, busiest, seen = [], 0.0, set()
+    with _ended() as end:
+        server = end(pulmo(client, plan.bundle, plan.native))
+        server.window(1.0)
+        for number in range(plan.count):
+            peak = server.window(plan.seconds).rate
+            flood = server.at_rate(plan.seconds, OVERLOAD * peak, number)
+            found.append(flood.rate / peak)
+            busiest, seen = max(busiest, flood.client), seen | set(flood.statuses or {})
+            print(f"  round {number + 1}: {found[-1]:.3f} {flood.statuses}", file=sys.stderr)
+    row = bound("S5", f"goodput at {OVERLOAD} × overload ÷ peak", found, 0.8, "more")
+    row.notes.extend([f"statuses {', '.join(sorted(seen))}", f"the client used {busiest:.0%}"])
+    return [row]
+
+
+def s6(plan: Plan, client: Client) -> list[Row]:
+    """Other engines and precisions ÷ ONNX Runtime fp32, the graph alone."""
+    with _ended() as end:
+        kinds = {"onnxruntime": plan.bundle, "openvino": plan.bundle}
+        arms = {kind: end(Loop(kind, bundle, plan.native)) for kind, bundle in kinds.items()}
+        if plan.int8 is not None:
+            arms["int8 onnxruntime"] = end(Loop("onnxruntime", plan.int8, plan.native))
+            arms["int8 openvino"] = end(Loop("openvino", plan.int8, plan.native))
+        expected = arms["onnxruntime"].answers()
+        _compare(arms["openvino"].answers(), expected, LARGEST_GAP)
+        told = list(rounds(arms, plan.count, plan.seconds))
+    rest = [name for name in arms if name != "onnxruntime"]
+    return [
+        ratio("S6", f"{name} ÷ onnxruntime fp32, the graph alone", told, name, "onnxruntime")
+        for name in rest
+    ]
+
+
+def t5(plan: Plan, client: Client) -> list[Row]:
+    """Scaled decoding."""
+    with _ended() as end:
+        kinds = ("read", "pillow")
+        arms = {kind: end(Loop(kind, plan.bundle, plan.large)) for kind in kinds}
+        told = list(rounds(arms, plan.count, plan.seconds / 2))
+    what = "decode and resize ÷ Pillow's full decode and resize, large pictures"
+    return [ratio("T5", what, told, "read", "pillow", 1.5)]
+
+
+def c3(plan: Plan, client: Client) -> list[Row]:
+    """Size of the environment that serves, and its time to ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "venv"
+        command = ["uv", "sync", "--locked", "--no-default-groups", "--group", "serve", "--quiet"]
+        environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(target), "UV_LINK_MODE": "copy"}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+        size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6
+        python = target / "bin/python"
+        ready = [python, ROOT / "main.py", "serve", "--model", plan.bundle, "--port", "0"]
+        imports = [python, "-c", "import onnxruntime, fastapi; print('listening')"]
+        found = [_until_listening(ready) / _until_listening(imports) for _ in range(plan.count + 1)]
+    return [
+        Row("C3", "installed size", size, size, size, 350, "less", "MB"),
+        bound("C3", "time to ready ÷ import of both libraries", found[1:], 3, "less"),
+    ]
+
+
+MEASURES: dict[str, Callable[[Plan, Client], list[Row]]] = {
+    "S1": s1,
+    "S2": s2,
+    "S3": s3,
+    "S4": s4,
+    "S5": s5,
+    "S6": s6,
+    "T5": t5,
+    "C3": c3,
+}
+
+
+def pulmo(client: Client, bundle: Path, pictures: Sequence[Path]) -> Server:
+    """Pulmo's own server."""
+    words = [sys.executable, ROOT / "main.py", "serve", "--model", bundle, "--port", "PORT"]
+    return Server(client, words, pictures, "raw")
+
+
+def peer(
+    client: Client, kind: str, bundle: Path, pictures: Sequence[Path], transport: str
+) -> Server:
+    """One of `benchmarks.peers`."""
+    words = [sys.executable, "-m", "benchmarks.peers", kind, bundle, "PORT"]
+    return Server(client, words, pictures, transport)
+
+
+def without_extras(bundle: Bundle, folder: Path) -> Bundle:
+    """The same model whose graph returns neither embedding nor saliency."""
+    import onnx
+    from onnx.utils import Extractor
+
+    model = onnx.load_from_string(bundle.graph)
+    graph = Extractor(model).extract_model(["image"], ["probabilities", "logits"])
+    info, said = bundle.info, {"outputs": ("probabilities", "logits"), "outliers": None}
+    specification = info.specification.model_copy(update=said)
+    data, weights = graph.SerializeToString(), (bundle.path / "weights.safetensors").read_bytes()
+    digest = model_digest(data, weights, specification)
+    reference = {k: v for k, v in bundle.reference().items() if k != "embeddings"}
+    return write(
+        folder,
+        graph=data,
+        weights=weights,
+        reference=reference,
+        members=bundle.members(),
+        info=info.model_copy(update={"specification": specification, "model_digest": digest}),
+        card="# Without extras\n",
+    )
+
+
+@contextmanager
+def _ended() -> Iterator[Callable[[Server | Loop], Server | Loop]]:
+    """What starts an arm and makes sure that it ends."""
+    with ExitStack() as stack:
+
+        def end(arm: Server | Loop) -> Server | Loop:
+            stack.callback(arm.process.end)
+            return arm
+
+        yield end
+
+
+def _named(answer: dict) -> dict[str, float]:
+    return answer.get("probabilities", answer)
+
+
+def _agree(server: Server, expected: list, pictures: Sequence[Path], gap: float) -> None:
+    _compare([_named(one) for one in server.answers(pictures)], expected, gap)
+
+
+def _compare(found: list[dict[str, float]], expected: list, gap: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        values = list(other.values()) if isinstance(other, dict) else other
+        apart = float(np.abs(np.subtract(list(one.values()), values)).max())
+        if apart > gap:
+            raise SystemExit(f"the arms disagree by {apart:.2g}: they do not do the same work")
+
+
+def _until_listening(command: Sequence[object]) -> float:
+    begun = time.perf_counter()
+    with subprocess.Popen(
+        ["taskset", "-c", str(SERVER_CORE), *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "listening" in line:
+                took = time.perf_counter() - begun
+                process.kill()
+                return took
+    raise SystemExit("a server did not start")
+
+
+def machine() -> dict[str, str]:
+    """What the figures hold for."""
+    text = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if flag in flags]
+    return {
+        "processor": f"{names[0] if names else platform.processor()} ({', '.join(wide)})",
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def store(name: str, rows: Sequence[Row], plan: Plan, path: Path) -> None:
+    """Put rows in the place of those that were measured before."""
+    known = json.loads(path.read_text("utf-8")) if path.is_file() else {"measured": {}}
+    info = verify(plan.bundle).info
+    spec = info.specification
+    known["machine"] = machine()
+    known["measured"][name] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": plan.count,
+        "seconds": plan.seconds,
+        "network": f"{spec.network.architecture} at {spec.input.width}×{spec.input.height}",
+        "rows": [row.document() for row in rows],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def pictures(folder: Path, most: int) -> list[Path]:
+    """Some of the JPEG files below a folder, evenly spread."""
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        raise SystemExit(f"{folder} holds no JPEG files")
+    return found[:: max(1, len(found) // most)][:most]
+
+
+def main() -> None:
+    """Measure what is asked for and store it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a bundle's folder")
+    parser.add_argument("--int8", type=Path, help="the bundle of its int8 twin")
+    parser.add_argument("--pictures", type=Path, required=True, help="JPEG files of native size")
+    parser.add_argument("--large", type=Path, required=True, help="JPEG files of full resolution")
+    parser.add_argument("--only", default=",".join(MEASURES), help="some of: %(default)s")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    said = parser.parse_args()
+    plan = Plan(
+        said.model.resolve(),
+        pictures(said.pictures.resolve(), PICTURES),
+        pictures(said.large.resolve(), PICTURES),
+        said.int8 and said.int8.resolve(),
+        1 if said.quick else said.rounds,
+        0.5 if said.quick else said.seconds,
+    )
+    client = Client()
+    try:
+        for name in said.only.split(","):
+            print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", file=sys.stderr)
+            rows = MEASURES[name](plan, client)
+            store(name, rows, plan, said.results)
+            for row in rows:
+                print(f"{row.goal}  {row.what}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]")
+    finally:
+        client.end()
+
+
+if __name__ == "__main__":
+    main()
