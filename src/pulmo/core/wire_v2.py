@@ -1,13 +1,24 @@
 """What crosses the network in the Open Inference Protocol v2 of KServe, Triton and others."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from pulmo.core.wire import MAX_PICTURES, ModelName
 
 INPUT = "image"
 Output = Literal["probabilities", "prediction", "decision", "embedding"]
+Size = Annotated[int, Field(ge=1)]
+
+
+def _nested(depth: int) -> dict[str, Any]:
+    """The JSON schema of bytes in lists of up to `depth` levels."""
+    byte: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 255}
+    return {"anyOf": [byte, {"type": "array", "items": _nested(depth - 1)}]} if depth else byte
+
+
+_FILE = {"type": "string", "format": "byte"}
+_DATA = {"anyOf": [{"type": "array", "items": one} for one in (_nested(3), _FILE)]}
 
 
 class _Wire(BaseModel):
@@ -67,9 +78,9 @@ class InferInput(_Wire):
     """
 
     name: Literal["image"]
-    shape: tuple[int, ...] = Field(min_length=1, max_length=4)
+    shape: tuple[Size, ...] = Field(min_length=1, max_length=4)
     datatype: Literal["UINT8", "BYTES"]
-    data: list[Any]
+    data: Annotated[list[Any], WithJsonSchema(_DATA)]
 
 
 class InferOutputAsked(_Wire):
