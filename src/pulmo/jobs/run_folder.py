@@ -34,6 +34,7 @@ WEIGHTS = "weights.safetensors"
 BUNDLE = "bundle"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
+LATER = ("gate", "evaluate")  # parts of a configuration that no training reads
 
 
 def create(config: Config) -> Path:
@@ -147,11 +148,14 @@ def recorded(folder: Path) -> Config:
 
 
 def agree(folder: Path, config: Config) -> None:
-    """Raise ConfigError where `config` is not what the run was begun with, but for `run`."""
+    """Raise ConfigError where `config` is not what the run was begun with, but for `run` and what
+    is judged and shown only after a training.
+    """
     if note := recalibrated(read_lineage(folder)):
         raise ConfigError(f"the run in {folder} was {note}: there is no training to go on with")
     before, now = (_flat(c.document()) for c in (recorded(folder), config))
-    differing = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+    keys = [k for k in before.keys() | now.keys() if k.partition(".")[0] not in LATER]
+    differing = sorted(k for k in keys if before.get(k) != now.get(k))
     if differing:
         told = "; ".join(f"{k} was {before.get(k)} and is {now.get(k)}" for k in differing[:5])
         raise ConfigError(

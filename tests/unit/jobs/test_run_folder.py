@@ -106,6 +106,8 @@ def test_a_run_goes_on_only_as_it_was_begun(config: Config, tmp_path: Path) -> N
     recorded = run_folder.recorded(folder)
     assert recorded.run.dir == str(folder)
     run_folder.agree(folder, recorded)
+    gate = config.gate.model_copy(update={"margin": 0.5})
+    run_folder.agree(folder, config.model_copy(update={"gate": gate}))
     with pytest.raises(ConfigError, match=r"seed was 0 and is 7; give the overrides"):
         run_folder.agree(folder, config.model_copy(update={"seed": 7}))
     with pytest.raises(DataError, match="already holds a run"):
