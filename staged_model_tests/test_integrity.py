@@ -30,3 +30,15 @@ def test_the_graph_returns_what_the_bundle_declares(case: Case, show: Callable[.
     expected = exponent / exponent.sum(axis=1, keepdims=True)
     gap = float(np.abs(outputs.probabilities - expected).max())
     show(Check("temperature", gap <= 1e-5, f"probabilities against scaled logits: gap {gap:.1e}"))
+
+
+def test_classes_stand_in_the_order_of_the_data(case: Case, show: Callable[..., None]) -> None:
+    ours = case.candidate.bundle.info.specification.classes
+    theirs = case.candidate.dataset.manifest.classes
+    detail = f"classes {', '.join(ours)}"
+    if ours != theirs:
+        detail += (
+            f"; the data set has {', '.join(theirs)}: with the class order swapped, clients that "
+            "read class_index would be told the wrong class"
+        )
+    show(Check("classes", ours == theirs, detail))

@@ -8,6 +8,7 @@ import torch
 from pulmo.core.bundle import WEIGHTS
 from pulmo.core.ports import Check
 from pulmo.jobs.staged import Case
+from pulmo.models.catalog import build
 from pulmo.models.export import Deployed, from_weights
 
 PICTURES = 300
@@ -27,7 +28,25 @@ def test_torch_and_onnx_agree(case: Case, show: Callable[..., None]) -> None:
     gap = float(np.abs(served - expected).max())
     changed = int((served.argmax(axis=1) != expected.argmax(axis=1)).sum())
     detail = f"largest gap {gap:.1e}, {changed} of {len(pixels)} labels differ"
+    if gap > case.limits.parity_gap:
+        detail += ": the graph was quantised badly, or made from weights of another epoch"
     show(Check("torch_onnx", gap <= case.limits.parity_gap and changed == 0, detail))
+
+
+def test_normalisation_is_that_of_the_network(case: Case, show: Callable[..., None]) -> None:
+    bundle = case.candidate.bundle
+    specification = bundle.info.specification
+    stored = from_weights((bundle.path / WEIGHTS).read_bytes(), specification)
+    channels, classes = specification.input.channels, len(specification.classes)
+    fresh = build(specification.network, channels=channels, classes=classes, weights=None)
+    told, same = [], True
+    for name in ("mean", "std"):
+        ours, theirs = getattr(stored, name).flatten(), getattr(fresh, name).flatten()
+        same &= torch.equal(ours, theirs)
+        told.append(f"{name} {ours.tolist()}, {specification.network.architecture} has")
+        told[-1] += f" {theirs.tolist()}"
+    detail = "; ".join(told) + ("" if same else ": the normalisation is stale")
+    show(Check("normalisation", same, detail))
 
 
 def test_answers_are_the_same_one_by_one_and_in_a_batch(

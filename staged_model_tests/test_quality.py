@@ -2,10 +2,16 @@
 
 from collections.abc import Callable
 
-from pulmo.core import gate
-from pulmo.core.metrics import values
+import numpy as np
+
+from pulmo.core import baseline, gate
+from pulmo.core.metrics import auroc, values
 from pulmo.core.ports import Check
+from pulmo.data.manifest import TRAIN
+from pulmo.jobs.slices import members
 from pulmo.jobs.staged import Case
+
+CHANCE = 0.5
 
 
 def test_the_gate_split_has_enough_pictures(case: Case, show: Callable[..., None]) -> None:
@@ -26,6 +32,10 @@ def test_it_is_not_worse_than_the_champion(case: Case, show: Callable[..., None]
     show(case.checks[gate.NOT_WORSE])
 
 
+def test_it_decides_no_worse_than_the_champion(case: Case, show: Callable[..., None]) -> None:
+    show(case.checks[gate.DECISIONS])
+
+
 def test_every_class_reaches_its_floor(case: Case, show: Callable[..., None]) -> None:
     decided, labels = case.candidate.scored.decided, case.split.labels
     checks = []
@@ -34,6 +44,53 @@ def test_every_class_reaches_its_floor(case: Case, show: Callable[..., None]) ->
         detail = f"{found:.1%} of {name} are found, floor {case.limits.class_floor:.0%}"
         checks.append(Check(name, found >= case.limits.class_floor, detail))
     show(*checks)
+
+
+def test_every_slice_reaches_its_floor(case: Case, show: Callable[..., None]) -> None:
+    decided, labels, limits = case.candidate.scored.decided, case.split.labels, case.limits
+    checks = []
+    for attribute, named in members(case.candidate.gate_rows).items():
+        for value, among in named.items():
+            for index, name in enumerate(case.candidate.scored.classes):
+                part = among & (labels == index)
+                if part.sum() < limits.slice_pictures:
+                    continue
+                found = float((decided[part] == index).mean())
+                detail = (
+                    f"{attribute} {value}: {found:.1%} of {part.sum()} {name} are found, "
+                    f"floor {limits.slice_floor:.0%}"
+                )
+                checks.append(Check("slice", found >= limits.slice_floor, detail))
+    none = f"no slice has {limits.slice_pictures} gate pictures of a class"
+    show(*(checks or [Check("slice", True, none)]))
+
+
+def test_it_knows_more_than_chance(case: Case, show: Callable[..., None]) -> None:
+    found = auroc(case.split.labels, case.candidate.outputs.probabilities, case.split.positive)
+    assert found is not None
+    told = f"AUROC {found:.3f}, a coin has {CHANCE:.3f}"
+    if found < CHANCE / 2:
+        told += ": it ranks the wrong way round, the labels were swapped in training"
+    elif found < (1 + CHANCE) / 2:
+        told += ": nothing was learned; a random head, blank pictures or shuffled labels do this"
+    show(Check("chance", found >= (1 + CHANCE) / 2, told))
+
+
+def test_a_simple_model_is_not_as_good(case: Case, show: Callable[..., None]) -> None:
+    candidate = case.candidate
+    classes = candidate.scored.classes
+    rows = candidate.dataset.manifest.rows
+    taught = [(i, classes.index(r.label)) for i, r in enumerate(rows) if r.split == TRAIN]
+    places, labels = np.array(taught, dtype=np.int64).T
+    line = baseline.fit(baseline.thumbnails(candidate.pixels_of(places)), labels, len(classes))
+    scores = line.scores(baseline.thumbnails(candidate.pixels))
+    simple = auroc(case.split.labels, scores, case.split.positive)
+    ours = auroc(case.split.labels, candidate.outputs.probabilities, case.split.positive)
+    assert simple is not None
+    assert ours is not None
+    least = simple + case.limits.above_baseline
+    detail = f"AUROC {ours:.3f}, a linear model on thumbnails {simple:.3f}, floor {least:.3f}"
+    show(Check("baseline", ours >= least, detail))
 
 
 def test_probabilities_mean_what_they_say(case: Case, show: Callable[..., None]) -> None:

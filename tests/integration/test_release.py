@@ -48,6 +48,12 @@ def config(home: Path) -> Config:
             "gate.ece=0.4",
             "gate.stability=0.6",
             "gate.nonsense=0.3",
+            "gate.above_baseline=-0.5",
+            "gate.direction=0.3",
+            "gate.robustness_floor=0.3",
+            "gate.grey_gain=0.5",
+            "gate.false_alarms=0.5",
+            "gate.latency_ratio=10",
             f"run.root={home / 'runs'}",
         ]
     )

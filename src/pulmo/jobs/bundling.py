@@ -1,6 +1,7 @@
 """A trained network to a bundle: everything that is chosen is chosen here, on validation data."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from pulmo.core.preprocess import InputSpec, Pixels
 from pulmo.core.statistics import picture_statistics
 from pulmo.data import files
 from pulmo.data.cache import open_pixels
-from pulmo.data.manifest import DataSet
+from pulmo.data.datamodule import Samples
+from pulmo.data.manifest import DataSet, Row
 from pulmo.inference.engine import Engine
 from pulmo.jobs.card import model_card
 from pulmo.jobs.fit import samples
@@ -85,7 +87,7 @@ def make_bundle(
         folder,
         graph=graph,
         weights=weights,
-        reference=_reference(embeddings, outputs, pixels, val.labels),
+        reference=_reference(embeddings, outputs, pixels, val, dataset),
         members=_members(dataset) if members is None else members,
         info=info,
         card=model_card(info, config.data.intended_use),
@@ -142,12 +144,17 @@ def _decision(
 
 
 def _reference(
-    embeddings: NDArray[np.float16], outputs: Outputs, pixels: Pixels, labels: NDArray[np.int64]
+    embeddings: NDArray[np.float16],
+    outputs: Outputs,
+    pixels: Pixels,
+    val: Samples,
+    dataset: DataSet,
 ) -> dict[str, NDArray[np.generic]]:
     return {
         "embeddings": embeddings,
         "probabilities": outputs.probabilities.astype(np.float32),
-        "labels": labels,
+        "labels": val.labels,
+        "digests": _digests([dataset.manifest.rows[row] for row in val.rows]),
         **{f"stat_{name}": value for name, value in picture_statistics(pixels).items()},
     }
 
@@ -155,6 +162,10 @@ def _reference(
 def _members(dataset: DataSet) -> Arrays:
     number = {"train": 0, "val": 1}
     rows = [row for row in dataset.manifest.rows if row.split in number]
-    digests = np.frombuffer(b"".join(bytes.fromhex(r.pixels) for r in rows), dtype=np.uint8)
     splits = np.array([number[row.split] for row in rows], dtype=np.uint8)
-    return {"digests": digests.reshape(-1, 32), "splits": splits}
+    return {"digests": _digests(rows), "splits": splits}
+
+
+def _digests(rows: Sequence[Row]) -> NDArray[np.uint8]:
+    joined = b"".join(bytes.fromhex(row.pixels) for row in rows)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)

@@ -21,7 +21,7 @@ from pulmo.core.ports import (
     Verdict,
     Version,
 )
-from pulmo.data.manifest import load
+from pulmo.data.manifest import GATE, Manifest, load
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
 from pulmo.jobs.lineage import unreproducible
 from pulmo.jobs.run_folder import BUNDLE
@@ -84,7 +84,11 @@ def judge(registry: Registry, version: Version, config: Config, settings: Settin
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     folder = Path(config.run.root) / "staged" / f"{version.name}-v{version.number}-{stamp}"
     folder.mkdir(parents=True)
-    trouble = _run_suite(version, config, settings, folder)
+    split = gate_digest(dataset.manifest)
+    number = tries(registry, version, split) + 1 if champion else 1
+    against = champion.model_digest if champion else None
+    terms = Terms.of(config).model_copy(update={"number": number, "champion": against})
+    trouble = _run_suite(version, terms, settings, folder)
     checks = read_junit(folder / "junit.xml", config.gate.required)
     if trouble:
         checks = [*checks, Check("suite", False, trouble)]
@@ -93,12 +97,15 @@ def judge(registry: Registry, version: Version, config: Config, settings: Settin
             name=version.name,
             model_digest=version.model_digest,
             suite_digest=suite_digest(config),
-            champion_digest=champion.model_digest if champion else None,
+            champion_digest=against,
             passed=all(check.passed for check in checks),
             checks=checks,
             data_digest=dataset.manifest.digest,
+            details={"gate_digest": split, "number": number, "warnings": _worn_out(number, config)},
         )
     )
+    for warning in verdict.details["warnings"]:
+        log.warning("%s: %s", version.label, warning)
     write_reports(folder, version, champion, verdict)
     log.info("%s: the report is in %s", "passed" if verdict.passed else "refused", folder)
     return verdict
@@ -144,15 +151,41 @@ def suite_folder() -> Path:
     raise ConfigError("the staged tests are not installed: reinstall pulmo")
 
 
-def _run_suite(version: Version, config: Config, settings: Settings, folder: Path) -> str | None:
+def gate_digest(manifest: Manifest) -> str:
+    """SHA-256 over the gate pictures and their labels: what every try looks at."""
+    rows = sorted(f"{row.pixels} {row.label}\n" for row in manifest.rows if row.split == GATE)
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+
+def tries(registry: Registry, version: Version, split: str) -> int:
+    """How many other models were compared with a champion on this gate split before."""
+    judged = {
+        verdict.model_digest
+        for verdict in registry.verdicts(version.name)
+        if verdict.champion_digest and verdict.details.get("gate_digest") == split
+    }
+    return len(judged - {version.model_digest})
+
+
+def _worn_out(number: int, config: Config) -> list[str]:
+    limit = config.gate.worn_out
+    if limit is None or number <= limit:
+        return []
+    return [
+        f"the gate split of {config.data.name} is worn out: this is the {number}th candidate that "
+        f"was compared on it, gate.worn_out is {limit}; add new pictures to the data set"
+    ]
+
+
+def _run_suite(version: Version, terms: Terms, settings: Settings, folder: Path) -> str | None:
     """Run pytest on the suite; what went wrong beside failing tests, or None."""
-    terms = folder / "terms.json"
-    terms.write_text(Terms.of(config).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    stored = folder / "terms.json"
+    stored.write_text(terms.model_dump_json(indent=2) + "\n", encoding="utf-8")
     environment = {
         **os.environ,
         **settings.environment(),
         REF_VARIABLE: f"{version.name}@{version.model_digest}",
-        TERMS_VARIABLE: str(terms.resolve()),
+        TERMS_VARIABLE: str(stored.resolve()),
     }
     junit = f"--junitxml={(folder / 'junit.xml').resolve()}"
     command: Sequence[str] = [sys.executable, "-m", "pytest", str(suite_folder()), junit, "-q"]
@@ -164,11 +197,11 @@ def _run_suite(version: Version, config: Config, settings: Settings, folder: Pat
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=config.gate.timeout_s,
+                timeout=terms.limits.timeout_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return f"the staged tests did not end within {config.gate.timeout_s:.0f} s"
+            return f"the staged tests did not end within {terms.limits.timeout_s:.0f} s"
     if done.returncode in (0, 1):
         return None
     return f"the staged tests ended with {done.returncode}: see {folder / 'output.log'}"

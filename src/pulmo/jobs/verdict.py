@@ -50,6 +50,7 @@ def write_reports(
         "data_digest": verdict.data_digest,
         "verdict": verdict.id,
         "passed": verdict.passed,
+        "details": dict(verdict.details),
         "checks": [vars(check) for check in verdict.checks],
     }
     text = json.dumps(document, indent=2) + "\n"
@@ -60,7 +61,8 @@ def write_reports(
     )
     against = f"against {champion.label}" if champion else "without a champion"
     title = f"{version.label} {'passed' if verdict.passed else 'was refused'}, {against}"
-    markdown = f"# {title}\n\n| test | passed | detail |\n|---|---|---|\n{rows}\n"
+    warnings = "".join(f"Warning: {one}\n\n" for one in verdict.details.get("warnings", ()))
+    markdown = f"# {title}\n\n{warnings}| test | passed | detail |\n|---|---|---|\n{rows}\n"
     (folder / "verdict.md").write_text(markdown, encoding="utf-8")
 
 
