@@ -1,13 +1,15 @@
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
-from pulmo.errors import ConfigError, ModelError, NotFoundError
+from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
 from pulmo.serving.models import Following, Pinned
-from pulmo.wiring import open_bundle, open_registry, open_source
+from pulmo.wiring import open_bundle, open_desk, open_registry, open_source
 
 
 @pytest.fixture
@@ -55,3 +57,40 @@ def test_an_alias_is_followed_and_all_else_stays(settings: Settings, toy_bundle:
         source = open_source(settings, target)
         assert isinstance(source, Pinned)
         assert source.newest(None).name.digest == version.model_digest
+
+
+def test_a_server_of_a_folder_has_no_desk_and_one_for_reading_moves_nothing(
+    settings: Settings, toy_bundle: Bundle
+) -> None:
+    open_registry(settings).register(toy_bundle.path, actor="me")
+    assert open_desk(settings, str(toy_bundle.path), admin=False) is None
+    reading = open_desk(settings, "toy:latest", admin=False)
+    assert reading is not None
+    assert reading.promote is None
+    assert reading.registry.names() == ["toy"]
+
+
+def test_a_desk_promotes_what_the_command_line_would(
+    settings: Settings, make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    made = make_bundle(tmp_path / "bundle", name="phantom-demo")
+    version = open_registry(settings).register(made.path, actor="me")
+    desk = open_desk(settings, str(made.path), admin=True)
+    assert desk is not None
+    assert desk.promote is not None
+    with pytest.raises(RefusedError, match="has not been tested"):
+        desk.promote(version, "me", "because")
+    with pytest.raises(RefusedError, match="unknown"):
+        desk.promote(replace(version, name="unknown"), "me", "because")
+
+
+def test_a_desk_without_what_trains_says_where_to_promote(
+    settings: Settings, toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = open_registry(settings).register(toy_bundle.path, actor="me")
+    desk = open_desk(settings, "toy:latest", admin=True)
+    assert desk is not None
+    assert desk.promote is not None
+    monkeypatch.setitem(sys.modules, "pulmo.config.compose", None)
+    with pytest.raises(RefusedError, match="pulmo registry promote toy:v0"):
+        desk.promote(version, "me", "because")
