@@ -1,10 +1,13 @@
 """`serve`: a model behind HTTP, until a signal ends it."""
 
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from pulmo.verbs.options import example
+
+if TYPE_CHECKING:
+    from pulmo.config.settings import Settings
 
 app = typer.Typer()
 
@@ -40,9 +43,6 @@ def serve(
     """
     if reload:
         _supervise(model)
-    import signal
-
-    from pulmo import logs
     from pulmo.config import hooks, settings
     from pulmo.serving.access import known_hosts
     from pulmo.serving.app import create_app
@@ -55,10 +55,7 @@ def serve(
     from pulmo.wiring import open_desk, open_receipts, open_receiver, open_source
 
     places = settings.load()
-    if places.log_format == "json":
-        logs.as_json()
-    # A shell may have SIGINT ignored for what it starts; a server hears it, and must say so.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _be_heard(places)
     hosts = known_hosts(places, host, keyed=Keyring(places).asked_for)
     target = model or in_production(places)
     present = Present(open_source(places, target))
@@ -69,6 +66,18 @@ def serve(
     limits = Limits(workers=_cores())
     application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)
     make_server(application, limits).run([listen(host, port)])
+
+
+def _be_heard(places: "Settings") -> None:
+    """Log as the settings say, and end with 130 on Ctrl-C whoever started the process."""
+    import signal
+
+    from pulmo import logs
+
+    if places.log_format == "json":
+        logs.as_json()
+    # A shell has SIGINT ignored for what it starts in the background; a server hears it anyway.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _supervise(model: str | None) -> NoReturn:
