@@ -95,7 +95,8 @@ class Database:
     @contextlib.contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
         with _explained(self._label), Session(engine) as session, session.begin():
-            session.connection()  # begins now, not at the first statement
+            with _reached(self._label):
+                session.connection()  # begins now, not at the first statement
             yield session
 
 
@@ -113,7 +114,7 @@ def open_database(url: str, *, read_only: bool = False, schema: Schema | None = 
         target = _prepare_file(target, schema, read_only)
     engine = _make_engine(target, label, schema.busy_s)
     try:
-        with _explained(label):
+        with _explained(label), _reached(label):
             if read_only:
                 with engine.connect() as connection:
                     require_head(connection, label, schema)
@@ -233,6 +234,15 @@ def _explained(label: str) -> Iterator[None]:
         raise RegistryError(_explain(label, error.orig or error)) from error
     except SQLAlchemyError as error:
         raise RegistryError(_explain(label, getattr(error, "orig", None) or error)) from error
+
+
+@contextlib.contextmanager
+def _reached(label: str) -> Iterator[None]:
+    """For connections being made: there a driver lets the errors of its socket through."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(_explain(label, error)) from error
 
 
 def _explain(label: str, error: BaseException) -> str:

@@ -1,4 +1,6 @@
+import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -251,3 +253,21 @@ def test_numbers_that_json_lacks_become_null(opened: Database) -> None:
 def test_documents_that_are_no_json_are_refused(opened: Database) -> None:
     with pytest.raises(RegistryError, match="not JSON serializable"):
         add(opened, move(evidence={"bytes": b""}))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver's
+def test_a_server_that_closes_the_door_is_told() -> None:
+    """It answers the first packet with a reset, which no driver puts into words of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+
+        def slam() -> None:
+            caller, _ = server.accept()
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(slam)
+            with pytest.raises(RegistryError, match=r"the database .* cannot|did not do"):
+                open_database(f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/x")
+            done.result()
