@@ -13,7 +13,7 @@ from PIL import Image
 
 from pulmo.core.bundle import Bundle, verify
 from pulmo.core.preprocess import decode_for, read, to_pixels
-from pulmo.inference.engine import load
+from pulmo.inference.choice import Kind, load_fastest
 from pulmo.serving.models import Model
 
 Work = Callable[[bytes], Any]
@@ -31,11 +31,11 @@ def explaining(bundle: Bundle) -> Work:
     return lambda encoded: model.answer([encoded], explain=True)[0].probabilities
 
 
-def engine_of(kind: str | None) -> Callable[[Bundle], Work]:
+def engine_of(kind: Kind) -> Callable[[Bundle], Work]:
     """Only the graph, by one engine, on decoded pixels."""
 
     def make(bundle: Bundle) -> Work:
-        engine = load(bundle, threads=1) if kind is None else _engine(kind, bundle)
+        engine = load_fastest(bundle, 1, kind)
         spec, known = bundle.info.specification, {}
 
         def work(encoded: bytes) -> Any:
@@ -47,14 +47,6 @@ def engine_of(kind: str | None) -> Callable[[Bundle], Work]:
         return work
 
     return make
-
-
-def _engine(kind: str, bundle: Bundle) -> Any:
-    from pulmo.inference import engine, openvino
-
-    if kind == "openvino":
-        return openvino.Engine(bundle.graph, bundle.info.specification, 1)
-    return engine.Engine(bundle.graph, bundle.info.specification, 1)
 
 
 def pillow(bundle: Bundle) -> Work:
@@ -80,7 +72,6 @@ WORKS: dict[str, Callable[[Bundle], Work]] = {
     "explain": explaining,
     "pillow": pillow,
     "read": reading,
-    "engine": engine_of(None),
     "onnxruntime": engine_of("onnxruntime"),
     "openvino": engine_of("openvino"),
 }

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pulmo.core.bundle import GRAPH, WEIGHTS, Bundle, verify
 from pulmo.core.preprocess import read
-from pulmo.inference.engine import load
+from pulmo.inference.choice import load_fastest
 
 Classify = Callable[[bytes], dict[str, float]]
 
@@ -72,7 +72,7 @@ def by_torch(bundle: Bundle) -> Classify:
 
 def by_pulmo(bundle: Bundle) -> Classify:
     """Pulmo's decoder and engine."""
-    engine, spec = load(bundle, threads=1), bundle.info.specification.input
+    engine, spec = load_fastest(bundle, 1), bundle.info.specification.input
     return lambda data: named(engine(read(data, spec)[None]).probabilities[0], bundle)
 
 

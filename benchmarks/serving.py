@@ -352,6 +352,9 @@ def main() -> None:
         0.5 if said.quick else said.seconds,
     )
     client = Client()
+    state = tempfile.TemporaryDirectory()
+    os.environ["PULMO_LOG_URL"] = f"sqlite:///{state.name}/log.db"
+    os.environ["PULMO_KEYS_DIR"] = f"{state.name}/keys"
     try:
         for name in said.only.split(","):
             print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", file=sys.stderr)
@@ -361,6 +364,7 @@ def main() -> None:
                 print(f"{row.goal}  {row.what}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]")
     finally:
         client.end()
+        state.cleanup()
 
 
 if __name__ == "__main__":

@@ -72,11 +72,11 @@ def open_source(settings: Settings, target: str) -> "Source":
 
     folder = folder_named(target)
     if folder is not None:
-        return Pinned(open_bundle(settings, target))
+        return Pinned(open_bundle(settings, target), engine=settings.engine)
     ref, registry = ModelRef.parse(target), open_registry(settings, read_only=True)
     if ref.alias is not None:
-        return Following(registry, ref)
-    return Pinned(verify(registry.fetch(ref)), registry.get(ref))
+        return Following(registry, ref, settings.engine)
+    return Pinned(verify(registry.fetch(ref)), registry.get(ref), settings.engine)
 
 
 def open_desk(settings: Settings, target: str, *, admin: bool) -> "Desk | None":

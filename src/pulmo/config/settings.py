@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     `allow_anonymous` lets it be reached from other machines though nobody is asked for a key.
     `hosts` are the names it goes by and `cors_origins` the pages elsewhere that may ask it, both
     separated by commas. `rate_limit` is what each key, or each address without one, may ask.
+    `engine` is what runs the graph: `auto` the faster one that is installed, by measurement.
     """
 
     model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
     allow_anonymous: bool = False
     hosts: str = Field(default="", pattern=rf"^({_HOST}(,{_HOST})*)?$")
     cors_origins: str = Field(default="", pattern=rf"^({_ORIGIN}(,{_ORIGIN})*)?$")
+    engine: Literal["auto", "onnxruntime", "openvino"] = "auto"
     rate_limit: str = Field(
         default="100/second", pattern=r"^(off|[1-9]\d*/([1-9]\d*)?(second|minute|hour|day))$"
     )

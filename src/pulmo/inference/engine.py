@@ -1,6 +1,7 @@
-"""ONNX Runtime: a bundle's graph as a function from pixels to outputs."""
+"""A bundle's graph as a function from pixels to outputs, by ONNX Runtime or what is faster."""
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from pulmo.core.bundle import Bundle, Specification
 from pulmo.core.decision import Outputs
 from pulmo.core.preprocess import Pixels
 from pulmo.errors import ModelError
+from pulmo.inference.graph import inspect
+
+Run = Callable[[Sequence[str], Pixels], Sequence[Any]]  # names of outputs, pixels → arrays
+Backend = Callable[[bytes, Specification, int | None], Run]  # graph, what it is, threads
 
 INPUT = "image"
 BATCH = 16
@@ -25,6 +30,7 @@ _FAULTS = (
     faults.NoModel,
     faults.NotImplemented,
     faults.RuntimeException,
+    MemoryError,
     ValueError,
 )
 _FATAL = 4  # ONNX Runtime's log level: its errors are raised here, not printed
@@ -34,26 +40,19 @@ class Engine:
     """A graph that answers; safe to call from several threads at once.
 
     `graph` holds the bytes of one ONNX file with standard operators: neither external data nor a
-    library of custom operators is ever read. `threads` None leaves their number to the runtime.
+    library of custom operators is ever read. `threads` None leaves their number to the `backend`.
     Raises ModelError for a graph that does not load or is not what `specification` says.
     """
 
     def __init__(
-        self, graph: bytes, specification: Specification, threads: int | None = None
+        self,
+        graph: bytes,
+        specification: Specification,
+        threads: int | None = None,
+        backend: "Backend | None" = None,
     ) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL
-        options.inter_op_num_threads = 1
-        options.intra_op_num_threads = threads or 0
-        # External data would be looked for below a file, where nothing can lie.
-        options.add_session_config_entry(_EXTERNAL, os.devnull)
-        try:
-            session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except _FAULTS as error:
-            raise ModelError(f"the graph cannot be loaded: {error}") from error
-        _check_signature(session, specification)
         self.specification = specification
-        self._session = session
+        self._run = (backend or onnxruntime)(graph, specification, threads)
 
     def __call__(self, pixels: Pixels) -> Outputs:
         """Outputs for uint8 pixels [N, C, H, W], N ≥ 1, in one pass.
@@ -72,7 +71,7 @@ class Engine:
             raise ModelError("the graph was given no picture at all")
         names = list(self.specification.outputs)
         try:
-            arrays = self._session.run(names, {INPUT: pixels})
+            arrays = self._run(names, pixels)
         except Exception as error:
             raise ModelError(f"the graph failed on {len(pixels)} pictures: {error}") from error
         return self._checked(dict(zip(names, arrays, strict=True)), len(pixels))
@@ -98,6 +97,22 @@ class Engine:
             if not np.isfinite(array).all():
                 raise ModelError(f"the graph returned values of {name} that are not finite")
         return Outputs(**arrays)
+
+
+def onnxruntime(graph: bytes, specification: Specification, threads: int | None) -> Run:
+    """A graph run by ONNX Runtime. Raises ModelError."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    # External data would be looked for below a file, where nothing can lie.
+    options.add_session_config_entry(_EXTERNAL, os.devnull)
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except _FAULTS as error:
+        raise ModelError(f"the graph cannot be loaded: {error}") from error
+    _check_signature(session, specification)
+    return lambda names, pixels: session.run(list(names), {INPUT: pixels})
 
 
 def load(bundle: Bundle, threads: int | None = None) -> Engine:

@@ -18,7 +18,8 @@ from pulmo.core.overlay import blend, enlarged, layer
 from pulmo.core.ports import ModelRef, Registry, Version
 from pulmo.core.preprocess import Pixels, read
 from pulmo.errors import BusyError, DataError, InvalidError
-from pulmo.inference.engine import BATCH, load
+from pulmo.inference.choice import Kind, load_fastest
+from pulmo.inference.engine import BATCH
 from pulmo.logs import get_logger
 
 logger = get_logger(__name__)
@@ -40,9 +41,12 @@ class Model:
     Making one raises ModelError for a bundle that cannot answer.
     """
 
-    def __init__(self, bundle: Bundle, version: Version | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, version: Version | None = None, engine: Kind = "auto"
+    ) -> None:
         self.bundle = bundle
         self.version = version
+        self.engine: Kind = engine
         self.name = wire.ModelName(
             name=bundle.info.name,
             version=None if version is None else f"v{version.number}",
@@ -50,7 +54,8 @@ class Model:
         )
         self.card = (bundle.path / CARD).read_text(encoding="utf-8")
         self._specification = bundle.info.specification
-        self._engine = load(bundle, threads=1)  # requests run side by side, one core each
+        # Requests run side by side, one core each.
+        self._engine = load_fastest(bundle, 1, engine)
         self._decider = Decider(self._specification, bundle.reference().get("embeddings"))
         spec = self._specification.input
         self._decider.answers(
@@ -154,12 +159,15 @@ class Pinned:
 
     moves = False
 
-    def __init__(self, bundle: Bundle, version: Version | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, version: Version | None = None, engine: Kind = "auto"
+    ) -> None:
         self._bundle, self._version = bundle, version
+        self._engine: Kind = engine
 
     def newest(self, present: Model | None) -> Model:
         """The bundle's model, loaded once."""
-        return present or Model(self._bundle, self._version)
+        return present or Model(self._bundle, self._version, self._engine)
 
 
 class Following:
@@ -167,8 +175,9 @@ class Following:
 
     moves = True
 
-    def __init__(self, registry: Registry, ref: ModelRef) -> None:
+    def __init__(self, registry: Registry, ref: ModelRef, engine: Kind = "auto") -> None:
         self._registry, self._ref = registry, ref
+        self._engine: Kind = engine
 
     def newest(self, present: Model | None) -> Model:
         """The present model until the alias points elsewhere."""
@@ -177,7 +186,7 @@ class Following:
         if present is not None and known is not None and _key(known) == _key(version):
             return present
         exact = ModelRef(version.name, version=version.number)  # the alias may move meanwhile
-        return Model(verify(self._registry.fetch(exact)), version)
+        return Model(verify(self._registry.fetch(exact)), version, self._engine)
 
 
 def _key(version: Version) -> tuple[str, int, str]:

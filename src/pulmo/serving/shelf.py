@@ -71,7 +71,8 @@ class Shelf:
     def _made(self, version: Version) -> Model:
         assert self._registry is not None
         exact = ModelRef(version.name, version=version.number)
-        return Model(verify(self._registry.fetch(exact)), version)
+        bundle = verify(self._registry.fetch(exact))
+        return Model(bundle, version, self._present.model.engine)
 
 
 def _key(model: Model) -> tuple[int, str] | None:
