@@ -177,30 +177,12 @@ def test(context: Context) -> None:
 
 @task(
     name="benchmark-serving",
-    help={
-        "model": "a bundle's folder",
-        "pictures": "a folder of JPEG files of native size",
-        "large": "a folder of JPEG files of full resolution",
-        "int8": "the bundle of the model's int8 twin",
-        "only": "some measurements: S1,S3",
-        "quick": "one short round each",
-    },
+    help={"arguments": "--model BUNDLE --pictures FOLDER --large FOLDER …, in quotes"},
 )
-def benchmark_serving(
-    context: Context,
-    model: str,
-    pictures: str,
-    large: str,
-    int8: str = "",
-    only: str = "",
-    quick: bool = False,
-) -> None:
+def benchmark_serving(context: Context, arguments: str) -> None:
     """Measure serving beside its peers and write docs/performance.md and its plot."""
-    more = [*(["--int8", int8] if int8 else []), *(["--only", only] if only else [])]
-    more += ["--quick"] if quick else []
     groups = ("--group", "bench", "--group", "openvino")
-    given = ("--model", model, "--pictures", pictures, "--large", large)
-    _run(context, *groups, "python", "-m", "benchmarks.serving", *given, *more)
+    _run(context, *groups, "python", "-m", "benchmarks.serving", *shlex.split(arguments))
     _run(context, "python", "-m", "benchmarks.page")
 
 

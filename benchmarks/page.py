@@ -19,11 +19,12 @@ that answer are first asked for the same pictures and must agree (to 1e-4; to 0.
 pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a request, which other
 load on the machine disturbs less. Latency counts from the time a request was meant to be sent.
 
-Made again by one command (about half an hour on an idle machine; `--only S1,S3` for some of it):
+Made again by one command (about half an hour on an idle machine; `--only S1,S3` measures some of
+it anew):
 
 ```console
 $ uv sync --locked --group bench --group openvino
-$ uv run invoke benchmark-serving --model BUNDLE --pictures FOLDER --large FOLDER
+$ uv run invoke benchmark-serving "--model BUNDLE --pictures FOLDER --large FOLDER"
 ```
 """
 PEERS = """

@@ -108,8 +108,9 @@ def onnxruntime(graph: bytes, specification: Specification, threads: int | None)
     # External data would be looked for below a file, where nothing can lie.
     options.add_session_config_entry(_EXTERNAL, os.devnull)
     try:
+        inspect(graph)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except _FAULTS as error:
+    except (ModelError, *_FAULTS) as error:
         raise ModelError(f"the graph cannot be loaded: {error}") from error
     _check_signature(session, specification)
     return lambda names, pixels: session.run(list(names), {INPUT: pixels})
