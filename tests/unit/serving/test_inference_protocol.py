@@ -100,7 +100,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "no inputs": ({"inputs": []}, 422, "inputs"),
     "another name": (changed(name="x"), 422, "name"),
     "another type": (changed(datatype="FP32"), 422, "datatype"),
-    "no picture": (tensor(np.zeros((0, 1, SIDE, SIDE), np.uint8)), 422, "from 1 to 16"),
+    "no picture": (tensor(np.zeros((0, 1, SIDE, SIDE), np.uint8)), 422, "shape"),
     "too many": (tensor(grey(*range(17))), 422, "from 1 to 16"),
     "another shape": (tensor(np.zeros((1, 1, 8, 8), np.uint8)), 422, "[N, 1, 16, 16]"),
     "other numbers": (changed(data=[256] * 256), 422, "0 to 255"),

@@ -212,9 +212,11 @@ def test_few_versions_are_kept_and_none_is_loaded_twice(
     made = []
     load = Model.__init__
 
-    def counted(self: Model, bundle: Bundle, version: Version | None = None, **more: Any) -> None:
+    def counted(
+        self: Model, bundle: Bundle, version: Version | None = None, *more: Any, **named: Any
+    ) -> None:
         made.append(version.number if version else None)
-        load(self, bundle, version, **more)
+        load(self, bundle, version, *more, **named)
 
     monkeypatch.setattr(Model, "__init__", counted)
     monkeypatch.setattr("pulmo.serving.shelf.PLACES", 1)
