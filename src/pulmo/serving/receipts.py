@@ -63,7 +63,12 @@ class Receipts:
 
     def take(self, answered: Sequence[Answered]) -> None:
         """Keep the receipts of answers for writing; the ones that find no room are lost."""
-        self.add([make_receipt(one, details=self._details) for one in answered])
+        try:
+            self.add([make_receipt(one, details=self._details) for one in answered])
+        except ValueError as error:  # values that no receipt may hold; the answer stands
+            with self._changed:
+                self._reason = f"{type(error).__name__} in an answer"
+                self._lose(len(answered))
 
     def add(self, receipts: Sequence[Receipt]) -> None:
         """As `take`, of receipts that are made already."""

@@ -3,6 +3,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pulmo.core.receipt import Receipt, pixels_digest, unpacked
 from pulmo.core.wire import ModelName
 from pulmo.serving import receipts as module
 from pulmo.serving.app import create_app
-from pulmo.serving.models import Present
+from pulmo.serving.models import Model, Present
 from pulmo.serving.receipts import Lines, Receipts
 from pulmo.store.log import SqlReceipts, find_receipt
 
@@ -183,6 +184,16 @@ def test_what_a_driver_says_is_told_only_where_it_is_ours(
         receipts.add(some(1))
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_an_answer_that_fits_no_receipt_stands_without_one(
+    toy_bundle: Bundle, grey_png: Callable[[int], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = Model(toy_bundle).answered([grey_png(5)], explain=False)[0]
+    receipts = Receipts(Kept())
+    receipts.take([replace(answered, distance=float("nan"))])
+    assert (receipts.waiting, receipts.lost) == (0, 1)
+    assert "ValidationError in an answer" in caplog.text
 
 
 def test_no_database_at_all_fails_no_prediction(
