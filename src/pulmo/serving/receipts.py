@@ -74,9 +74,11 @@ class Receipts:
         """As `take`, of receipts that are made already."""
         with self._changed:
             room = 0 if self._ending else max(self._capacity - self.waiting, 0)
+            idle = not self._queue
             self._queue.extend(receipts[:room])
             self._lose(len(receipts) - min(room, len(receipts)))
-            self._changed.notify()
+            if idle or len(self._queue) >= BATCH:  # a thread woken for nothing costs requests
+                self._changed.notify()
 
     def close(self) -> None:
         """Write what waits, for a bounded time; what is left is lost, and told."""
