@@ -59,8 +59,10 @@ class Outbox:
         database: Database,
         clock: Callable[[], datetime] = now,
         pause: Callable[[int], float] = pause_s,
+        attempts: int = ATTEMPTS,
     ) -> None:
-        self._database, self._clock, self._pause = database, clock, pause
+        self._database, self._clock = database, clock
+        self._pause, self._attempts = pause, attempts
 
     def route(self, targets: Sequence[str]) -> None:
         """Put every event that has not arrived everywhere on its way to each of `targets`."""
@@ -137,7 +139,7 @@ class Outbox:
                 return  # another process took over
             row.attempts += 1
             row.error = error[:500]
-            if final or row.attempts >= ATTEMPTS:
+            if final or row.attempts >= self._attempts:
                 row.state, row.ended_at = DEAD, self._clock()
             pause = max(self._pause(row.attempts), min(wait_s, LONGEST_PAUSE_S))
             row.due_at = self._clock() + timedelta(seconds=pause)
