@@ -71,7 +71,8 @@ class FolderInventory:
         with _explained(self.place):
             if not self._root.exists():
                 return []
-            return [self._piece(path) for path in sorted(self._root.iterdir())]
+            found = [self._piece(path) for path in sorted(self._root.iterdir())]
+            return [piece for piece in found if piece is not None]
 
     def remove(self, piece: Piece) -> None:
         """Rename a bundle out of sight first, so that nobody meets a torn one."""
@@ -80,7 +81,10 @@ class FolderInventory:
             if piece.kind == "bundle":
                 path = path.rename(self._root / f".gone-{uuid.uuid4().hex}")
                 sync(self._root)
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:  # whoever left it removes it too
+                shutil.rmtree(path, ignore_errors=True)
             sync(self._root)
 
     @contextmanager
@@ -89,9 +93,13 @@ class FolderInventory:
         with _explained(self.place):
             yield self._root / digest
 
-    def _piece(self, path: Path) -> Piece:
+    def _piece(self, path: Path) -> Piece | None:
         known = path.is_dir() and not path.is_symlink()
-        found = [_status(one) for one in (path, *(path.rglob("*") if known else ()))]
+        inner = os.walk(path) if known else ()  # passes over what its writer removes meanwhile
+        within = [Path(folder, name) for folder, _, names in inner for name in names]
+        found = [_status(one) for one in (path, *within)]
+        if found[0] is None:
+            return None
         youngest = max((one.st_mtime for one in found if one), default=0.0)
         modified = datetime.fromtimestamp(youngest, UTC)
         kind: Kind = "foreign"

@@ -1,6 +1,7 @@
 """What lies in a store of files, in a folder and at a URL."""
 
 import os
+import shutil
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,6 +99,25 @@ def test_unfinished_folders_are_left_alone_while_they_are_young(
     found = {piece.name: (piece.kind, piece.bytes) for piece in inventory.pieces()}
     assert found[".new-1"] == ("writing", 4)
     assert found[".new-2"] == found[".damaged-1"] == found[".gone-1"] == ("leftover", 4)
+
+
+@pytest.mark.parametrize("url", ["folder"], indirect=True)
+def test_what_vanishes_meanwhile_is_neither_listed_nor_missed(
+    inventory: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leftover = tmp_path / "store" / ".damaged-1"
+    (leftover / "inner").mkdir(parents=True)
+    pieces, remove, status = inventory.pieces(), shutil.rmtree, module._status
+
+    def vanish(path: Path) -> os.stat_result | None:
+        remove(leftover, ignore_errors=True)
+        return status(path)
+
+    monkeypatch.setattr(module, "_status", vanish)
+    assert [piece.kind for piece in inventory.pieces()] == ["bundle"]
+    for piece in pieces:
+        inventory.remove(piece)
+    assert inventory.pieces() == []
 
 
 @pytest.mark.parametrize("url", ["folder"], indirect=True)
