@@ -433,7 +433,8 @@ def run_matrix(matrix: Matrix, command: str) -> str:
     return (
         f"{command}: {len({case.site for case in cases})} sites, {len(cases)} disturbed runs "
         f"({codes[-9]} killed, {codes[REFUSED]} refused, {codes[DONE]} done nevertheless) "
-        f"in {time.monotonic() - began:.0f} s; {renames} renames, each after its fsync"
+        f"in {time.monotonic() - began:.0f} s"
+        + (f"; {renames} renames, each after its fsync" if not matrix.server else "")
     )
 
 
