@@ -47,21 +47,15 @@ def test_every_class_reaches_its_floor(case: Case, show: Callable[..., None]) ->
 
 
 def test_every_slice_reaches_its_floor(case: Case, show: Callable[..., None]) -> None:
-    decided, labels, limits = case.candidate.scored.decided, case.split.labels, case.limits
-    checks = []
-    for attribute, named in members(case.candidate.gate_rows).items():
-        for value, among in named.items():
-            for index, name in enumerate(case.candidate.scored.classes):
-                part = among & (labels == index)
-                if part.sum() < limits.slice_pictures:
-                    continue
-                found = float((decided[part] == index).mean())
-                detail = (
-                    f"{attribute} {value}: {found:.1%} of {part.sum()} {name} are found, "
-                    f"floor {limits.slice_floor:.0%}"
-                )
-                checks.append(Check("slice", found >= limits.slice_floor, detail))
-    none = f"no slice has {limits.slice_pictures} gate pictures of a class"
+    least = case.limits.slice_pictures
+    slices = {
+        f"{attribute} {value}": among
+        for attribute, named in members(case.candidate.gate_rows).items()
+        for value, among in named.items()
+    }
+    scored, floor = case.candidate.scored, case.limits.slice_floor
+    checks = gate.slice_floors(case.split, scored, slices, floor, least)
+    none = f"no slice has {least} gate pictures of a class"
     show(*(checks or [Check("slice", True, none)]))
 
 

@@ -76,13 +76,13 @@ def judge(
 def confidence_of_try(confidence: float, number: int, spending: Literal["none", "series"]) -> float:
     """The confidence that the `number`-th candidate (from 1) on one gate split needs.
 
-    Who tries often enough is lucky once. With `series` the k-th try may use up 1 / (k (k + 1)) of
-    the allowed error; these shares sum to one, so that however many candidates come, the chance
-    that any worse one passes stays 1 - confidence (alpha spending, Demets and Lan 1994).
+    Who tries often enough is lucky once. With `series` the k-th try may err 2 / (k (k + 1)) times
+    as often as the first; these shares sum to two, so that however many candidates come, the chance
+    that any worse one passes stays below 2 (1 - confidence) (alpha spending, Demets and Lan 1994).
     """
     if spending == "none":
         return confidence
-    return 1 - (1 - confidence) / (number * (number + 1))
+    return 1 - 2 * (1 - confidence) / (number * (number + 1))
 
 
 def enough_pictures(labels: Labels, classes: Sequence[str], least: int) -> Check:
@@ -106,6 +106,8 @@ def enough_pictures(labels: Labels, classes: Sequence[str], least: int) -> Check
 def floors(split: GateSplit, candidate: Scored, limits: Limits) -> list[Check]:
     """One check `floor_<metric>` for each floor: the metric is defined and reaches it."""
     names = {metric: f"floor_{metric}" for metric in limits.floors}
+    if not names:
+        return []
     if fault := _fault(split, candidate):
         return [Check(name, False, f"the candidate's {fault}") for name in names.values()]
     measured = metrics.evaluate_all(
@@ -132,6 +134,28 @@ def floors(split: GateSplit, candidate: Scored, limits: Limits) -> list[Check]:
         interval = "" if low is None else f" ({low:.4f} to {high:.4f})"
         told = f"{metric} {value:.4f}{interval} on {len(split.labels)} gate pictures"
         checks.append(Check(name, value >= floor, f"{told}, floor {floor:.4f}"))
+    return checks
+
+
+def slice_floors(
+    split: GateSplit,
+    candidate: Scored,
+    slices: Mapping[str, NDArray[np.bool_]],
+    floor: float,
+    least: int,
+) -> list[Check]:
+    """One check for each class in each slice (bool [n] by name) that has `least` pictures of it:
+    the share that is found reaches the floor. What a figure over all hides, a group does not.
+    """
+    checks = []
+    for name, among in slices.items():
+        for index, label in enumerate(candidate.classes):
+            part = among & (split.labels == index)
+            if not part.any() or part.sum() < least:
+                continue
+            found = float((candidate.decided[part] == index).mean())
+            told = f"{found:.1%} of {part.sum()} {label} are found, floor {floor:.0%}"
+            checks.append(Check(name, found >= floor, f"{name}: {told}"))
     return checks
 
 

@@ -255,8 +255,33 @@ def test_a_misplaced_threshold_is_seen_where_the_ranking_is_as_good() -> None:
     assert gate.decides_no_worse(_split(labels), good, turned, LIMITS) == same
 
 
-def test_ever_more_tries_never_use_up_more_than_the_allowed_error() -> None:
+def test_ever_more_tries_never_use_up_more_than_twice_the_allowed_error() -> None:
     errors = [1 - gate.confidence_of_try(0.95, k, "series") for k in range(1, 2001)]
-    assert errors[:2] == pytest.approx([0.025, 0.05 / 6])
-    assert 0.0499 < sum(errors) < 0.05
+    assert errors[:3] == pytest.approx([0.05, 0.05 / 3, 0.05 / 6])
+    assert 0.0999 < sum(errors) < 0.1
     assert gate.confidence_of_try(0.95, 9, "none") == 0.95
+
+
+def test_a_group_that_the_model_fails_is_seen_beside_a_good_average() -> None:
+    rng = np.random.default_rng(0)
+    labels = _labels(600, rng)
+    split, sex = _split(labels), np.where(np.arange(600) % 6 == 0, "F", "M")
+    decided = np.where((sex == "F") & (labels == 1), 0, labels)
+    scored = Scored(CLASSES, np.full((600, 2), 0.5), decided, MEMBERS)
+    slices = {f"sex {value}": sex == value for value in "FM"} | {"rare": np.arange(600) < 3}
+    checks = gate.slice_floors(split, scored, slices, 0.5, 10)
+    assert [(check.name, check.passed) for check in checks] == [
+        ("sex F", True),
+        ("sex F", False),
+        ("sex M", True),
+        ("sex M", True),
+    ]
+    assert "0.0% of" in checks[1].detail
+    assert "PNEUMONIA are found, floor 50%" in checks[1].detail
+    assert (decided == labels).mean() > 0.85
+
+
+def test_without_floors_nothing_is_measured() -> None:
+    labels = np.array([0, 1] * 20)
+    bare = Limits(floors={}, margin=0.02)
+    assert gate.floors(_split(labels), _scored(np.linspace(-1, 1, 40)), bare) == []
