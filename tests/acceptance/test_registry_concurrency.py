@@ -1,6 +1,6 @@
 """Sixteen processes move one alias and register models in one new registry; nothing is lost.
 
-Run as a script this file is one of the writers: `FOLDER SEAT`.
+Run as a script this file is one of the writers: `FOLDER DATABASE SEAT MOVES`.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pulmo.core import bundle as bundles
 from pulmo.core.bundle import (
@@ -27,7 +28,7 @@ from pulmo.errors import ConflictError, NotFoundError
 from pulmo.registry.local import LocalRegistry, open_registry
 
 WRITERS = 16
-MOVES = 200
+MOVES = {"sqlite": 200, "postgres": 60}
 SHARED = 8  # models that every writer registers
 OWN = 2  # models that only one writer registers
 ALIAS = ModelRef.parse("toy:team")
@@ -76,8 +77,8 @@ def write_bundle(folder: Path, model: str, machine: str) -> Path:
     return folder
 
 
-def open_shared(folder: Path) -> LocalRegistry:
-    return open_registry(f"sqlite:///{folder}/models/registry.db", str(folder / "bundles"))
+def open_shared(folder: Path, database: str) -> LocalRegistry:
+    return open_registry(database, str(folder / "bundles"))
 
 
 def move_once(registry: LocalRegistry, seat: str, draw: random.Random) -> tuple[int, int]:
@@ -99,13 +100,13 @@ def move_once(registry: LocalRegistry, seat: str, draw: random.Random) -> tuple[
             return move.id, conflicts
 
 
-def write(folder: Path, seat: str) -> None:
-    registry, draw = open_shared(folder), random.Random(seat)
+def write(folder: Path, database: str, seat: str, moves: int) -> None:
+    registry, draw = open_shared(folder, database), random.Random(seat)
     models = [f"shared {n}" for n in range(SHARED)] + [f"own {seat} {n}" for n in range(OWN)]
     draw.shuffle(models)
-    every = MOVES // len(models)
+    every = moves // len(models)
     registered, moved, conflicts = {}, [], 0
-    for turn in range(MOVES):
+    for turn in range(moves):
         if turn % every == 0:
             model = models[turn // every]
             made = write_bundle(folder / f"made-{seat}-{turn}", model, machine=seat)
@@ -116,21 +117,28 @@ def write(folder: Path, seat: str) -> None:
     json.dump({"moved": moved, "registered": registered, "conflicts": conflicts}, sys.stdout)
 
 
-def test_sixteen_writers_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", MOVES)
+def test_sixteen_writers_lose_nothing(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    moves, database = MOVES[kind], f"sqlite:///{tmp_path}/models/registry.db"
+    if kind == "postgres":  # empty: sixteen processes make the tables at once
+        database = request.getfixturevalue("postgres").empty()
     writers = [
         subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), str(seat)], stdout=subprocess.PIPE
+            [sys.executable, __file__, str(tmp_path), database, str(seat), str(moves)],
+            stdout=subprocess.PIPE,
         )
         for seat in range(WRITERS)
     ]
     told = [json.loads(writer.communicate()[0]) for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * WRITERS
-    registry = open_shared(tmp_path)
+    registry = open_shared(tmp_path, database)
     history, versions = registry.history("toy"), registry.versions("toy")
 
     # The history is complete: exactly the moves that the writers were told of, each once.
     turns = [move for move in history if move.alias == "team"]
-    assert Counter(move.actor for move in turns) == {str(s): MOVES for s in range(WRITERS)}
+    assert Counter(move.actor for move in turns) == {str(s): moves for s in range(WRITERS)}
     assert {m.id for m in turns} == {move for one in told for move in one["moved"]}
 
     # No update is lost: every move begins where the one before it ended, up to the alias now.
@@ -159,4 +167,4 @@ def test_sixteen_writers_lose_nothing(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), sys.argv[2])
+    write(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -25,7 +25,9 @@ def require_model(session: Session, name: str) -> ModelRow:
 
 def lock_model(session: Session, name: str) -> ModelRow:
     """The model's row, held until the transaction ends: writers of one model take turns."""
-    row = session.scalar(select(ModelRow).where(ModelRow.name == name).with_for_update())
+    query = select(ModelRow).where(ModelRow.name == name).with_for_update()
+    # What was read before the lock was given may be out of date by now.
+    row = session.scalar(query, execution_options={"populate_existing": True})
     return _found(row, session, name)
 
 

@@ -45,7 +45,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(
     path = tmp_path / "bomb.npz"
     path.write_bytes(packing.pack_arrays({"a": np.zeros(100_000)}))
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr(packing, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(packing, "MAX_ARRAYS_BYTES", 10_000)
     with pytest.raises(ModelError, match="unpacks to more"):
         packing.read_arrays(path)
 
