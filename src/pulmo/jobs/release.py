@@ -101,7 +101,7 @@ def judge(registry: Registry, version: Version, config: Config, settings: Settin
             passed=all(check.passed for check in checks),
             checks=checks,
             data_digest=dataset.manifest.digest,
-            details={"gate_digest": split, "number": number, "warnings": _worn_out(number, config)},
+            details={"gate_digest": split, "number": number, "warnings": worn_out(number, config)},
         )
     )
     for warning in verdict.details["warnings"]:
@@ -167,7 +167,8 @@ def tries(registry: Registry, version: Version, split: str) -> int:
     return len(judged - {version.model_digest})
 
 
-def _worn_out(number: int, config: Config) -> list[str]:
+def worn_out(number: int, config: Config) -> list[str]:
+    """What to say of a gate split on which the `number`-th candidate is compared; often nothing."""
     limit = config.gate.worn_out
     if limit is None or number <= limit:
         return []
