@@ -347,7 +347,7 @@ def kept_alive(
     finally:
         over.set()
         thread.join()
-        nurse.wait()
+        nurse.communicate()  # closes its pipe, too
 
 
 def lives(pid: int) -> bool:
