@@ -18,7 +18,7 @@ def refused(answer: Any, *statuses: int) -> dict[str, Any]:
     assert answer.status_code in (statuses or range(400, 500)), answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     told: dict[str, Any] = answer.json()
-    assert set(told) == {"type", "title", "status", "detail", "instance"}
+    assert set(told) == {"type", "title", "status", "detail", "instance", "error"}
     assert told["status"] == answer.status_code
     assert told["instance"] == f"urn:uuid:{answer.headers['X-Request-ID']}"
     assert told["detail"]
