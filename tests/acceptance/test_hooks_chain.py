@@ -65,6 +65,7 @@ class House:
     port: int
     registry: LocalRegistry
     queue: SqlJobs
+    settings: dict[str, str]
 
     def served(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/model/info") as answer:
@@ -102,40 +103,38 @@ def house(tmp_path_factory: pytest.TempPathFactory, pulmo: Pulmo) -> Iterator[Ho
         "PULMO_HOOKS_TARGETS": f"http://127.0.0.1:{port}/webhooks/pulmo",
         "PULMO_HOOKS_PRIVATE_HOSTS": "127.0.0.1",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in address.items():
-            patch.setenv(name, value)
-        sides = [
-            subprocess.Popen(
-                [sys.executable, str(ROOT / "main.py"), *words],
-                cwd=folder,
-                env={**os.environ, **address},
-                stdout=subprocess.DEVNULL,
-                stderr=(folder / f"{words[0]}.log").open("wb"),
+    sides = []
+    for words in (("serve", "--port", str(port)), ("hooks", "work", "--watch")):
+        command = [sys.executable, str(ROOT / "main.py"), *words]
+        with (folder / f"{words[0]}.log").open("wb") as log:
+            sides.append(
+                subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env={**os.environ, **address},
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                )
             )
-            for words in (("serve", "--port", str(port)), ("hooks", "work", "--watch"))
-        ]
-        url = f"sqlite:///{folder}/models/registry.db"
-        house = House(
-            folder,
-            port,
-            open_registry(url, str(folder / "models/bundles")),
-            SqlJobs(open_database(url)),
-        )
-        try:
-            wait_for(lambda: b"listening" in (folder / "serve.log").read_bytes())
-            yield house
-        finally:
-            for side in sides:
-                side.terminate()
-            for side in sides:
-                side.wait()
+    url = f"sqlite:///{folder}/models/registry.db"
+    registry = open_registry(url, str(folder / "models/bundles"))
+    try:
+        wait_for(lambda: b"listening" in (folder / "serve.log").read_bytes())
+        yield House(folder, port, registry, SqlJobs(open_database(url)), address)
+    finally:
+        for side in sides:
+            side.terminate()
+        for side in sides:
+            side.wait()
 
 
 def staged(house: House, pulmo: Pulmo, target: str) -> tuple[Version, float]:
     """Stage a folder and wait until its job is done; the version, and seconds since the command."""
     begun = time.monotonic()
-    told = pulmo(house.folder, "registry", "stage", target, "--json").stdout
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in house.settings.items():
+            patch.setenv(name, value)
+        told = pulmo(house.folder, "registry", "stage", target, "--json").stdout
     label = json.loads(told)["label"]
     version = next(v for v in house.registry.versions(NAME) if v.label == label)
     wait_for(lambda: house.ended(version))
