@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pulmo.config.settings import load
 from pulmo.core.bundle import Bundle, verify
 from pulmo.core.preprocess import decode_for, read, to_pixels
 from pulmo.inference.choice import Kind, load_fastest
@@ -21,13 +22,13 @@ Work = Callable[[bytes], Any]
 
 def answering(bundle: Bundle) -> Work:
     """Bytes to answers, as the server does it, without a server."""
-    model = Model(bundle)
+    model = Model(bundle, engine=load().engine)
     return lambda encoded: model.answer([encoded], explain=False)[0].probabilities
 
 
 def explaining(bundle: Bundle) -> Work:
     """The same with heat maps drawn."""
-    model = Model(bundle)
+    model = Model(bundle, engine=load().engine)
     return lambda encoded: model.answer([encoded], explain=True)[0].probabilities
 
 

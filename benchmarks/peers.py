@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pulmo.config.settings import load as settings
 from pulmo.core.bundle import GRAPH, WEIGHTS, Bundle, verify
 from pulmo.core.preprocess import read
 from pulmo.inference.choice import load_fastest
@@ -72,7 +73,7 @@ def by_torch(bundle: Bundle) -> Classify:
 
 def by_pulmo(bundle: Bundle) -> Classify:
     """Pulmo's decoder and engine."""
-    engine, spec = load_fastest(bundle, 1), bundle.info.specification.input
+    engine, spec = load_fastest(bundle, 1, settings().engine), bundle.info.specification.input
     return lambda data: named(engine(read(data, spec)[None]).probabilities[0], bundle)
 
 

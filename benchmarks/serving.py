@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.arms import ROOT, SERVER_CORE, Client, Loop, Server, rounds
 from benchmarks.ratios import Row, bound, percentile, ratio
 from pulmo.core.bundle import Bundle, model_digest, verify, write
+from pulmo.inference.openvino import installed
 
 RESULTS = ROOT / "benchmarks/results/serving.json"
 LARGEST_GAP, LARGEST_SCALED_GAP = 1e-4, 0.02
@@ -185,6 +186,7 @@ def c3(plan: Plan, client: Client) -> list[Row]:
         target = Path(folder) / "venv"
         command = ["uv", "sync", "--locked", "--no-default-groups", "--group", "serve", "--quiet"]
         environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(target), "UV_LINK_MODE": "copy"}
+        os.environ["PULMO_ENGINE"] = "onnxruntime"  # the other one is not there
         subprocess.run(command, cwd=ROOT, env=environment, check=True)
         size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6
         python = target / "bin/python"
@@ -338,6 +340,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="JPEG files of native size")
     parser.add_argument("--large", type=Path, required=True, help="JPEG files of full resolution")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of: %(default)s")
+    engine = "openvino" if installed() else "onnxruntime"
+    parser.add_argument(
+        "--engine", default=engine, help="of every arm of ours (see S6): %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
@@ -354,6 +360,7 @@ def main() -> None:
     client = Client()
     state = tempfile.TemporaryDirectory()
     os.environ["PULMO_LOG_URL"] = f"sqlite:///{state.name}/log.db"
+    os.environ["PULMO_ENGINE"] = said.engine  # measured by each arm, the arms could differ
     os.environ["PULMO_KEYS_DIR"] = f"{state.name}/keys"
     try:
         for name in said.only.split(","):
