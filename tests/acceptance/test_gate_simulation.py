@@ -167,7 +167,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, pulmo: Command) -> Small:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         settings = Settings()
-        words = ["data=phantom", "data.phantom.images=300", "data.phantom.size=32"]
+        words = ["data=phantom", "data.phantom.images=500", "data.phantom.size=32"]
         pulmo(folder, "data", *words)
         dataset = load(folder / "data", "phantom")
         left = dict.fromkeys(dataset.manifest.classes, 8)
