@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path
-    for pattern in ("src/**/*.py", "staged_model_tests/*.py", "main.py", "tasks.py")
+    for pattern in ("src/**/*.py", "staged_model_tests/*.py", "scripts/*.py", "main.py", "tasks.py")
     for path in ROOT.glob(pattern)
 )
 
