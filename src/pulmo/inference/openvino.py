@@ -1,9 +1,10 @@
 """OpenVINO, where its dependency group is installed: on some processors it is faster."""
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,6 +22,7 @@ def installed() -> bool:
 def openvino(graph: bytes, specification: Specification, threads: int | None) -> Run:
     """A graph run by OpenVINO in float32, as ONNX Runtime would. Raises ModelError."""
     onnxruntime(graph, specification, threads)  # what it would refuse is refused
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # it writes to the home folder
     import openvino as ov
 
     options: dict[str, Any] = {

@@ -23,6 +23,7 @@ from pulmo.core.ports import (
 )
 from pulmo.data.manifest import GATE, Manifest, load
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
+from pulmo.inference.graph import inspect
 from pulmo.jobs.lineage import unreproducible
 from pulmo.jobs.run_folder import BUNDLE
 from pulmo.jobs.staged import REF_VARIABLE, TERMS_VARIABLE, Terms
@@ -64,6 +65,7 @@ def resolve(registry: Registry, target: str, *, actor: str) -> Version:
     path = Path(target)
     if path.is_dir():
         bundle = verify(path / BUNDLE if (path / BUNDLE).is_dir() else path)
+        inspect(bundle.graph)  # what nothing may load need not be registered
         version = registry.register(bundle.path, actor=actor)
         if reason := unreproducible(bundle.info.lineage):
             log.warning("%s can never be reproduced: %s", version.label, reason)

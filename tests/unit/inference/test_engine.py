@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +141,11 @@ def test_a_graph_that_fails_while_running_is_told(
     engine = Engine(model.SerializeToString(), toy_specification)
     with pytest.raises(ModelError, match="failed on 1 pictures"):
         engine(grey(0))
+
+
+def test_nothing_is_told_to_the_makers_of_the_engine(tmp_path: Path) -> None:
+    home = {**os.environ, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    home.pop("ORT_DISABLE_TELEMETRY", None)
+    code = "import pulmo.inference.engine"
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert list(tmp_path.iterdir()) == []
