@@ -5,6 +5,7 @@ A rule, once used by a promoted bundle, never changes its pixels: a better rule 
 """
 
 import hashlib
+import importlib
 import io
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,13 @@ class InputSpec(BaseModel):
     resize: Literal["squash", "crop"] = "squash"
     dicom: DicomSpec | None = None
     preprocess: Literal[1, 2] = 1
+
+
+def preload() -> None:
+    """Load the readers of every kind of picture, as otherwise the first of each kind would do."""
+    Image.init()
+    for name in ("pulmo.core.dicom", "pydicom.pixels.decoders.base", "imagecodecs._jpeg8"):
+        importlib.import_module(name)
 
 
 def decode(encoded: bytes, channels: int, dicom: DicomSpec | None = None) -> Image.Image:

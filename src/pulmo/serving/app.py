@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from pulmo import __version__
 from pulmo.config.settings import Settings
 from pulmo.core import wire
+from pulmo.core.preprocess import preload
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
@@ -102,7 +103,8 @@ def _life(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not present.ready:
             await asyncio.to_thread(present.refresh)
-        following = [asyncio.create_task(one) for one in (_follow(present), _reread(keyring))]
+        going_on = (_follow(present), _reread(keyring), asyncio.to_thread(preload))
+        following = [asyncio.create_task(one) for one in going_on]
         with receipts or contextlib.nullcontext():
             yield
             for pool in pools:
