@@ -228,8 +228,7 @@ def attempt(home: Home, command: str) -> int:
         home.folder.with_suffix(".said").write_text(str(error))
         return REFUSED
     except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
+        home.folder.with_suffix(".said").write_text(traceback.format_exc())
         return CRASHED
     return DONE
 

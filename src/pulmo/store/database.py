@@ -94,7 +94,7 @@ class Database:
 
     @contextlib.contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
-        with _explained(self._label), Session(engine) as session, session.begin():
+        with _explained(self._label, engine), Session(engine) as session, session.begin():
             with _reached(self._label):
                 session.connection()  # begins now, not at the first statement
             yield session
@@ -114,7 +114,7 @@ def open_database(url: str, *, read_only: bool = False, schema: Schema | None = 
         target = _prepare_file(target, schema, read_only)
     engine = _make_engine(target, label, schema.busy_s)
     try:
-        with _explained(label), _reached(label):
+        with _explained(label, engine), _reached(label):
             if read_only:
                 with engine.connect() as connection:
                     require_head(connection, label, schema)
@@ -227,9 +227,11 @@ def _finite(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _explained(label: str) -> Iterator[None]:
+def _explained(label: str, engine: Engine) -> Iterator[None]:
     try:
         yield
+    except engine.dialect.loaded_dbapi.Error as error:  # while a connection is made ready or reset
+        raise RegistryError(_explain(label, error)) from error
     except DBAPIError as error:
         raise RegistryError(_explain(label, error.orig or error)) from error
     except SQLAlchemyError as error:
