@@ -20,7 +20,8 @@ class GateConfig(BaseModel):
     another class must lower the own class's probability; `nonsense` of noise and flat pictures
     must get no label, and at most `false_alarms` of real ones; `relabelled` of the known pictures
     may have got another label since. `ece` is the largest calibration error. At
-    `robustness_severity` the mean AUROC over all corruptions must reach `robustness_floor`; no
+    `robustness_severity` the mean AUROC over all corruptions must reach `robustness_floor`, and
+    of heavily damaged pictures `more_referred` more must be left to humans; no
     other scale of grey may be answered better by `grey_gain`; a linear model on thumbnails must
     be worse by `above_baseline`. At least `known_answers` validation pictures must be at hand,
     and give the answers they gave at export. `latency_ratio` and `memory_ratio` bound what a
@@ -45,6 +46,7 @@ class GateConfig(BaseModel):
     direction: Fraction = 0.8
     robustness_severity: int = Field(default=2, ge=1, le=5)
     robustness_floor: Fraction = 0.75
+    more_referred: Annotated[float, Field(ge=-1, le=1)] = 0.01
     grey_gain: Fraction = 0.05
     above_baseline: Annotated[float, Field(ge=-1, le=1)] = 0.0
     nonsense: Fraction = 1.0

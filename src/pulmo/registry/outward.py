@@ -168,12 +168,12 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             raw.close()
             raise
-        self.sock = raw
+        self.sock = self._own = raw
 
     def cut(self) -> None:
         """End an exchange that takes too long."""
-        with suppress(OSError, AttributeError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it may have ended; `sock` goes as soon as an answer has begun
+            self._own.shutdown(socket.SHUT_RDWR)
 
 
 def _seconds(text: str) -> float:

@@ -11,7 +11,7 @@ from pulmo.verbs.options import AsJson, example
 app = typer.Typer()
 
 
-@app.command(epilog=example("PULMO_SIGNING_KEY=signing.key pulmo registry sign phantom-demo:v3"))
+@app.command(epilog=example("pulmo registry sign phantom-demo:v3"))
 def sign(
     ref: Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")],
     json: AsJson = False,

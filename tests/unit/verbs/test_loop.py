@@ -12,8 +12,9 @@ Cli = Callable[..., tuple[int, str, str]]
 SMALL = (
     "data=phantom",
     "debug=fast",
-    "data.phantom.images=300",
+    "data.phantom.images=500",
     "data.phantom.size=32",
+    "trainer.max_epochs=8",
     "evaluate.resamples=100",
 )
 EASY = (
@@ -26,6 +27,12 @@ EASY = (
     "gate.latency_ratio=100",
     "gate.min_per_class=2",
     "gate.resamples=200",
+    "gate.above_baseline=-1",
+    "gate.false_alarms=1",
+    "gate.direction=0",
+    "gate.robustness_floor=0",
+    "gate.grey_gain=1",
+    "gate.more_referred=-1",
 )
 
 
@@ -36,7 +43,7 @@ def test_the_verbs_of_the_loop_pass_their_work_on(cli: Cli) -> None:
         return json.loads(out)
 
     report = told("data", *SMALL)["report"]
-    assert sum(sum(found.values()) for found in report["counts"].values()) == 300
+    assert sum(sum(found.values()) for found in report["counts"].values()) == 500
     _, out, _ = cli("data", *SMALL)
     assert out.splitlines()[0].split() == ["split", "NORMAL", "PNEUMONIA", "all"]
     assert report["digest"][:12] in out.splitlines()[-1]
