@@ -70,7 +70,7 @@ def test_it_knows_more_than_chance(case: Case, show: Callable[..., None]) -> Non
     show(Check("chance", found >= (1 + CHANCE) / 2, told))
 
 
-def test_a_simple_model_is_not_as_good(case: Case, show: Callable[..., None]) -> None:
+def test_a_simple_model_is_no_better(case: Case, show: Callable[..., None]) -> None:
     candidate = case.candidate
     classes = candidate.scored.classes
     rows = candidate.dataset.manifest.rows
