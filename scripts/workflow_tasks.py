@@ -35,6 +35,7 @@ def publish(context: Context, url: str, branch: str) -> None:
     newest = max(Path("runs").glob("*/bundle"), key=lambda bundle: bundle.stat().st_mtime)
     target = f"{url.rstrip('/')}/{branch}/{commit.stdout.decode().strip()}"
     storage, path = fsspec.url_to_fs(target)
+    storage.makedirs(path, exist_ok=True)
     for file in sorted(newest.iterdir()):
         storage.put_file(str(file), f"{path}/{file.name}")
     print(target)
@@ -56,7 +57,10 @@ def test_staged(context: Context) -> None:
     model = _model(os.environ.get("MODEL", ""))
     name, _, digest = model.partition("@")
     show = ["uv", "run", "main.py", "registry", "show", f"{name}:staging", "--json"]
-    staged = json.loads(subprocess.run(show, capture_output=True, check=True).stdout)
+    told = subprocess.run(show, stdout=subprocess.PIPE, check=False)
+    if told.returncode:
+        sys.exit(told.returncode)
+    staged = json.loads(told.stdout)
     if staged["version"]["model_digest"] != digest:
         print(f"{name}:staging points elsewhere by now: nothing to test")
         return

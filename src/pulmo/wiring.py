@@ -141,8 +141,8 @@ def open_outbox(settings: Settings) -> "Outbox":
     return Outbox(open_database(settings.registry_url))
 
 
-def open_sender(settings: Settings, chosen: HookSettings, *, only: str | None = None) -> "Sender":
-    """What delivers the events of moves; `only` names one target. Raises ConfigError."""
+def open_sender(settings: Settings, chosen: HookSettings) -> "Sender":
+    """What delivers the events of moves. Raises ConfigError."""
     from pulmo.registry.delivery import Sender
     from pulmo.registry.outbox import Outbox
     from pulmo.registry.queue import SqlJobs
@@ -152,7 +152,7 @@ def open_sender(settings: Settings, chosen: HookSettings, *, only: str | None = 
     database = open_database(settings.registry_url)
     shared = is_shared(settings.registry_url, settings.files_url)
     targets = make_targets(chosen, SqlJobs(database), shared=shared)
-    return Sender(Outbox(database), [one for one in targets if only in (None, one.name)])
+    return Sender(Outbox(database), targets)
 
 
 def copy_ledger(settings: Settings, folder: Path) -> Settings:

@@ -5,11 +5,19 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pulmo.core.signatures import PREFIX, key
 from pulmo.errors import ConfigError
 
 LOCAL, GITHUB = "local", "github"
 SHORTEST = 16  # characters of a secret
 _ROTATING = 2
+
+
+def is_secret(text: str) -> bool:
+    """Whether a secret is long enough, and base64 where it says so."""
+    if len(text) < SHORTEST:
+        return False
+    return not text.startswith(PREFIX) or len(key(text)) >= SHORTEST
 
 
 def _split(value: object) -> object:
@@ -20,15 +28,24 @@ def _secrets(value: object) -> object:
     """One secret, or the new and the old one during a rotation, separated by a space."""
     found = value.split() if isinstance(value, str) else value
     if isinstance(found, list):
-        if len(found) > _ROTATING or any(len(one) < SHORTEST for one in found):
+        if len(found) > _ROTATING or any(not is_secret(one) for one in found):
             raise ValueError(
-                f"write one secret of at least {SHORTEST} characters, or the new and the old one "
-                "separated by a space"
+                f"write one secret of at least {SHORTEST} characters (after whsec_, of base64), "
+                "or the new and the old one separated by a space"
             )
         return tuple(SecretStr(one) for one in found)
     return value
 
 
+def _token(value: object) -> object:
+    """A token as it goes into a header: what a file ends with is no part of it."""
+    found = value.strip() if isinstance(value, str) else value
+    if isinstance(found, str) and not (found.isascii() and found.isprintable() and found):
+        raise ValueError("a token is one word of visible characters")
+    return found
+
+
+Token = Annotated[SecretStr, BeforeValidator(_token)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_secrets)]
 
@@ -42,7 +59,7 @@ class HookSettings(BaseSettings):
     `github_repository` at `github_api`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PULMO_HOOKS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PULMO_HOOKS_", frozen=True, env_ignore_empty=True)
 
     targets: Words = (LOCAL,)
     private_hosts: Words = ()
@@ -50,7 +67,7 @@ class HookSettings(BaseSettings):
     github_secret: Secrets = ()
     wandb_secret: Secrets = ()
     wandb_token: Secrets = ()
-    github_token: SecretStr | None = None
+    github_token: Token | None = None
     github_repository: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$"
     )

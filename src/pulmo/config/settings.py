@@ -11,7 +11,8 @@ from pulmo.errors import ConfigError
 
 _HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
-_USERINFO = re.compile(r"(?<=://)[^/@]*@")
+_USERINFO = re.compile(r"(?<=://)[^\s'\"?#]*@")
+_SECRET = re.compile(r"(?i)(?<=[?&])([a-z_-]*(?:passw|secret|token|key|sig)[a-z_-]*)=[^&\s'\"]*")
 
 
 class Settings(BaseSettings):
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     `engine` is what runs the graph: `auto` the faster one that is installed, by measurement.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PULMO_", frozen=True, env_ignore_empty=True)
 
     data_dir: Path = Path("data")
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
@@ -64,8 +65,8 @@ class Settings(BaseSettings):
 
 
 def shown(text: str) -> str:
-    """Text that may be printed: user names and passwords in its URLs are hidden."""
-    return _USERINFO.sub("***@", text)
+    """Text that may be printed: user names, passwords and tokens in its URLs are hidden."""
+    return _SECRET.sub(r"\1=***", _USERINFO.sub("***@", text))
 
 
 def load() -> Settings:

@@ -147,6 +147,10 @@ def _write(folder: Path, key: Key) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(folder / f"{key.id}.json")
+        if os.name != "nt":  # a revoked key must not come back after a loss of power
+            names = os.open(folder, os.O_RDONLY)
+            os.fsync(names)
+            os.close(names)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -19,7 +19,7 @@ ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature
 GITHUB_SIGNATURE = "x-hub-signature-256"
 WANDB_SIGNATURE = "x-wandb-signature"
 
-_PREFIX = "whsec_"  # before a secret that is written in base64
+PREFIX = "whsec_"  # before a secret that is written in base64
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,11}")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -90,14 +90,16 @@ def _require(found: Sequence[bytes], expected: Sequence[bytes]) -> None:
 
 
 def _ours(secret: str, id_: str, timestamp: str, body: bytes) -> bytes:
-    key = secret.encode()
-    if secret.startswith(_PREFIX):
-        key = base64.b64decode(secret.removeprefix(_PREFIX))
-    return _mac(key, f"{id_}.{timestamp}.".encode() + body)
+    return _mac(key(secret), f"{id_}.{timestamp}.".encode() + body)
 
 
-def _mac(key: bytes, message: bytes) -> bytes:
-    return hmac.new(key, message, hashlib.sha256).digest()
+def key(secret: str) -> bytes:
+    """The bytes of a secret; none for one that begins like base64 and is not."""
+    return _base64(secret.removeprefix(PREFIX)) if secret.startswith(PREFIX) else secret.encode()
+
+
+def _mac(secret: bytes, message: bytes) -> bytes:
+    return hmac.new(secret, message, hashlib.sha256).digest()
 
 
 def _base64(text: str) -> bytes:

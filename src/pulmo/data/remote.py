@@ -90,7 +90,7 @@ def _fetch(data_dir: Path, url: str, digest: str) -> DataSet:
     with FileLock(home / f".{folder.name}.lock"):
         if folder.is_dir():  # somebody else fetched it while this process waited
             return open_at(folder, digest)
-        log.info("fetching the data set %s %s from %s", home.name, digest[:12], url)
+        log.info("fetching the data set %s %s from %s", home.name, digest[:12], shown(url))
         files.write(part / TABLE, table)
         files.write(part / INFO, _encoded({**document, "root": _root(digest)}))
         try:

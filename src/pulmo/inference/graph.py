@@ -16,7 +16,7 @@ MAX_DEPTH = 16
 _INSIDE = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -55,6 +55,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
+        if key >> 32:
+            raise ValueError("a field's number is too large")  # other readers would cut it short
         kind = key & 7
         if kind == 0:
             value, position = _varint(data, position)

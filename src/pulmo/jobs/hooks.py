@@ -258,7 +258,10 @@ def _held(queue: JobQueue, job: Job) -> Iterator[None]:
 
     def keep() -> None:
         while not over.wait(HOLD_S):
-            queue.hold(job)
+            try:
+                queue.hold(job)
+            except RegistryError as error:  # out of reach for a moment: the next turn may come
+                log.warning("%s", error)
 
     thread = threading.Thread(target=keep, name="hold", daemon=True)
     thread.start()

@@ -40,6 +40,7 @@ class Parcel:
     """An event that is being sent to a target by whoever holds the claim."""
 
     id: int
+    event_id: int
     event: Event
     target: str
     attempts: int  # before this one
@@ -112,7 +113,7 @@ class Outbox:
             row.due_at = self._clock() + timedelta(seconds=lease_s)
             event = session.get_one(EventRow, row.event_id)
             told = Event(event.event, event.name, event.payload)
-            return Parcel(row.id, told, target, row.attempts, row.claim)
+            return Parcel(row.id, row.event_id, told, target, row.attempts, row.claim)
 
     def next_due(self, targets: Sequence[str]) -> datetime | None:
         """When the next delivery to one of `targets` may be tried, None where none waits."""
@@ -125,6 +126,7 @@ class Outbox:
     def arrived(self, parcel: Parcel) -> None:
         """Note that an event has reached its target."""
         with self._database.write() as session:
+            session.get_one(EventRow, parcel.event_id, with_for_update=True)  # targets take turns
             row = session.get_one(DeliveryRow, parcel.id, with_for_update=True)
             row.state, row.ended_at, row.error = DELIVERED, self._clock(), None
             row.attempts += 1

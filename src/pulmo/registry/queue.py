@@ -60,11 +60,12 @@ class SqlJobs:
             .where(JobRow.state.in_(_OPEN), JobRow.due_at <= moment, JobRow.name.not_in(held))
             .order_by(JobRow.id)
             .limit(1)
-            .with_for_update(skip_locked=True)
         )
         if key is not None:
             query = query.where(JobRow.key == key)
         with self._database.write() as session:
+            # Claims take turns: a row that another has locked would hide that its model is held.
+            session.execute(select(JobRow.id).where(JobRow.state.in_(_OPEN)).with_for_update())
             while (row := session.scalar(query)) is not None:
                 if row.attempts < ATTEMPTS:
                     row.state, row.claim = "running", str(uuid.uuid4())

@@ -156,10 +156,15 @@ def _ask(
     except (OSError, http.client.HTTPException) as error:
         raise UndeliveredError(f"no answer ({str(error) or type(error).__name__})") from error
     if not 200 <= answer.status < 300:
-        said = answer.body[:200].decode("utf-8", "replace")
+        said = _printable(answer.body[:200].decode("utf-8", "replace"))
         raise UndeliveredError(
             f"answered {answer.status}: {said}", final=_is_final(answer), wait_s=answer.wait_s
         )
+
+
+def _printable(text: str) -> str:
+    """What somebody else said, fit for a terminal, a log and a database."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _is_final(answer: Answer) -> bool:

@@ -54,9 +54,9 @@ def work(overrides: Overrides = None, watch: Watch = False, json: AsJson = False
 
     places = settings.load()
     place = open_workplace(places, overrides)
-    sender = open_sender(places, hooks.load(), only=hooks.LOCAL)
+    sender = open_sender(places, hooks.load())
     for _ in _rounds(watch):
-        sender.deliver()
+        sender.deliver(hooks.LOCAL)
         for job in run(place):
             output.as_json(_told(job)) if json else typer.echo(f"{job.state}: {job.detail}")
 

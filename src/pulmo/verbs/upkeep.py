@@ -117,7 +117,7 @@ def push(overrides: Overrides = None, json: AsJson = False) -> None:
     if places.data_url is None:
         raise ConfigError(f"{remote.VARIABLE} is not set: give it a folder or any fsspec URL")
     dataset = load(places.data_dir, config.data.name)
-    place = remote.push(dataset, places.data_url)
+    place = settings.shown(remote.push(dataset, places.data_url))
     told = {"name": dataset.manifest.name, "digest": dataset.manifest.digest, "place": place}
     output.as_json(told) if json else typer.echo(place)
 

@@ -55,3 +55,31 @@ def test_a_repository_is_owner_and_name(monkeypatch: pytest.MonkeyPatch) -> None
 def test_settings_never_change() -> None:
     with pytest.raises(ValidationError):
         hooks.load().targets = ()  # type: ignore[misc]
+
+
+def test_a_token_is_a_word_without_what_its_file_ends_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_HOOKS_GITHUB_TOKEN", "ghp_0123\n")
+    token = hooks.load().github_token
+    assert token is not None
+    assert token.get_secret_value() == "ghp_0123"
+    monkeypatch.setenv("PULMO_HOOKS_GITHUB_TOKEN", "ghp_01\n23")
+    with pytest.raises(ConfigError, match="visible characters") as told:
+        hooks.load()
+    assert "ghp_01" not in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["whsec_!!!!!!!!!!!!", "whsec_c2hvcnQ=", "whsec_AAAAAAAAAAAAAA"])
+def test_a_secret_in_base64_is_base64_and_long_enough(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULMO_HOOKS_SECRET", "whsec_c2l4dGVlbi1sZXR0ZXJzIQ==")
+    assert len(hooks.load().secret) == 1
+    monkeypatch.setenv("PULMO_HOOKS_SECRET", text)
+    with pytest.raises(ConfigError, match="PULMO_HOOKS_SECRET"):
+        hooks.load()
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_HOOKS_TARGETS", "")
+    monkeypatch.setenv("PULMO_HOOKS_GITHUB_REPOSITORY", "")
+    assert hooks.load() == hooks.HookSettings()

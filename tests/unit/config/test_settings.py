@@ -48,3 +48,24 @@ def test_what_is_not_set_is_neither_shown_nor_passed_on() -> None:
 def test_what_is_shown_of_an_url_names_nobody_and_no_password() -> None:
     told = settings.shown("gs://ann:secret@host/place cannot be reached; see s3://bob@x")
     assert told == "gs://***@host/place cannot be reached; see s3://***@x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://team:pa/ss-word@host/db",
+        "postgresql://host/db?user=a&password=pa-ss-word",
+        "https://host/place?access_token=pa-ss-word&x=1",
+    ],
+)
+def test_no_password_is_shown_wherever_it_stands(url: str) -> None:
+    told = settings.shown(f"cannot reach {url} : try again")
+    assert "ss-word" not in told
+    assert told.endswith(" : try again")
+    assert "host" in told
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PULMO_DATA_URL", "PULMO_FILES_URL", "PULMO_REGISTRY_URL"):
+        monkeypatch.setenv(name, "")
+    assert settings.load() == settings.Settings()

@@ -86,3 +86,12 @@ def test_bytes_that_are_no_protobuf_are_refused(data: bytes, told: str) -> None:
 def test_no_bytes_at_all_do_more_than_be_refused(data: bytes) -> None:
     with suppress(ModelError):
         inspect(data)
+
+
+def test_a_tag_that_another_reader_would_cut_short_is_refused(toy_graph: bytes) -> None:
+    plain = toy_graph[:1]
+    assert plain == bytes([0x08])  # ir_version, the first field of a model
+    inspect(toy_graph)
+    long = bytes([0x88, 0x80, 0x80, 0x80, 0x10])  # the same number, with a bit beyond the 32nd
+    with pytest.raises(ModelError, match="too large"):
+        inspect(long + toy_graph[1:])

@@ -74,3 +74,11 @@ def test_one_target_can_be_told_alone(outbox: Outbox) -> None:
     one, two = Target("one"), Target("two")
     assert Sender(outbox, [one, two]).deliver("two") == Tally(arrived=2)
     assert (len(one.taken), len(two.taken)) == (0, 2)
+
+
+def test_who_was_not_told_at_first_is_told_later(outbox: Outbox) -> None:
+    one, two = Target("one"), Target("two")
+    sender = Sender(outbox, [one, two])
+    assert sender.deliver("one") == Tally(arrived=2)
+    assert sender.deliver() == Tally(arrived=2)
+    assert one.taken == two.taken

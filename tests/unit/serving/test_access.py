@@ -48,6 +48,15 @@ def test_without_keys_this_machine_alone_is_answered(guarded: Callable[..., Test
     assert guarded(("10.0.0.1", 1)).get("/livez").status_code == 200
 
 
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+def test_what_a_proxy_passes_on_does_not_come_from_this_machine(
+    guarded: Callable[..., TestClient], header: str
+) -> None:
+    client = guarded()
+    assert client.get("/model/info").status_code == 200
+    assert client.get("/model/info", headers={header: "203.0.113.9"}).status_code == 401
+
+
 def test_with_keys_everyone_is_asked_for_one(
     guarded: Callable[..., TestClient], tmp_path: Path
 ) -> None:
