@@ -51,6 +51,7 @@ def test_the_architecture_maps_every_file_by_its_own_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
     tasks = runpy.run_path("tasks.py")
     told = ARCHITECTURE.partition(tasks["MAP_BEGINS"])[2].partition(tasks["MAP_ENDS"])[0]
     assert told.strip() == tasks["file_map"]().strip(), "uv run invoke map writes it anew"
