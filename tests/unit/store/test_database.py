@@ -258,6 +258,7 @@ def test_documents_that_are_no_json_are_refused(opened: Database) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the driver's
 def test_a_server_that_closes_the_door_is_told() -> None:
     """It answers the first packet with a reset, which no driver puts into words of its own."""
+    pytest.importorskip("pg8000", reason="the group `postgres` is not installed")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
 
