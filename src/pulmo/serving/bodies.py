@@ -1,13 +1,16 @@
 """A request's body to the encoded pictures in it: raw, multipart or base64 in JSON."""
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pulmo.core.wire import MAX_PICTURES, ManyPictures, OnePicture
 from pulmo.errors import DataError, InvalidError, MediaTypeError, TooLargeError
+
+M = TypeVar("M", bound=BaseModel)
 
 FIELD = b"file"
 MAX_PARTS = MAX_PICTURES + 16  # fields beside the pictures are ignored
@@ -145,3 +148,15 @@ def _from_form(body: bytes, content_type: str) -> Pictures:
     if not form.found:
         raise InvalidError("the form has no field 'file' with a picture")
     return Pictures(tuple(form.found), many=len(form.found) > 1)
+
+
+def document(kind: type[M], body: bytes) -> M:
+    """A body that is a document of JSON. Raises DataError for no JSON, InvalidError otherwise."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise DataError(f"the body is no JSON: {first['msg']}") from error
+        where = ".".join(map(str, first["loc"]))
+        raise InvalidError(f"{where or 'the body'}: {first['msg']}") from error

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Path, Request
-from pydantic import ValidationError
 
 from pulmo import __version__
 from pulmo.core import wire
@@ -29,13 +28,12 @@ from pulmo.core.wire_v2 import (
 )
 from pulmo.errors import (
     BusyError,
-    DataError,
     InvalidError,
     MediaTypeError,
     NotFoundError,
     TooLargeError,
 )
-from pulmo.serving import contract
+from pulmo.serving import bodies, contract
 from pulmo.serving.access import Routes
 from pulmo.serving.limits import Intake, Pool
 from pulmo.serving.models import Answered, Model
@@ -201,14 +199,7 @@ def _read(body: bytes) -> InferRequest:
     for sign, most in _MOST.items():
         if body.count(sign) > most:
             raise TooLargeError(f"a document with more than {most:,} '{sign.decode()}' is not read")
-    try:
-        return InferRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise DataError(f"the body is no JSON: {first['msg']}") from error
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidError(f"{where or 'the body'}: {first['msg']}") from error
+    return bodies.document(InferRequest, body)
 
 
 def _pixels(given: InferInput, model: Model) -> Pixels:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from fastapi import Query, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pulmo.core import wire
 from pulmo.core.ports import STAGING, ModelRef, Move, Registry, Version, is_name
-from pulmo.errors import DataError, ForbiddenError, InvalidError, MediaTypeError, NotFoundError
-from pulmo.serving import contract
+from pulmo.errors import ForbiddenError, MediaTypeError, NotFoundError
+from pulmo.serving import bodies, contract
 from pulmo.serving.access import Routes
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Present
@@ -71,14 +71,7 @@ class _Clerk:
         if request.headers.get("content-type", "").partition(";")[0].lower() != "application/json":
             raise MediaTypeError("this takes application/json")
         async with self._intake.body(request) as read:
-            try:
-                return kind.model_validate_json(read)
-            except ValidationError as error:
-                first = error.errors(include_input=False, include_url=False)[0]
-                if first["type"] == "json_invalid":
-                    raise DataError(f"the body is no JSON: {first['msg']}") from error
-                where = ".".join(map(str, first["loc"]))
-                raise InvalidError(f"{where or 'the body'}: {first['msg']}") from error
+            return bodies.document(kind, read)
 
 
 def add(routes: Routes, desk: Desk | None, present: Present, pool: Pool) -> None:
