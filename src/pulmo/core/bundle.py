@@ -184,8 +184,8 @@ class Bundle(BaseModel):
         """What drift and outliers are judged against, of n validation pictures.
 
         `embeddings` float16 [n, D] (where the graph has them), `probabilities` float32 [n, K],
-        `labels` int64 [n], `digests` uint8 [n, 32] (pixel SHA-256; older bundles have none) and
-        float32 [n] picture statistics named `stat_…`.
+        `labels` int64 [n], float32 [n] picture statistics named `stat_…`, and what older bundles
+        lack: `digests` uint8 [n, 32] (pixel SHA-256), `patients` int64 [n] (equal: the same one).
         """
         return read_arrays(self.path / REFERENCE)
 

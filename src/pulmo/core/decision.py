@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulmo.core.bundle import OutlierSpec, Specification, sha256
+from pulmo.core.neighbours import directions, distances
 from pulmo.errors import DataError, ModelError
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_BLOCK = 1024  # queries compared with the reference at once
 _ROUNDING = 1e-3  # how far a row of float32 probabilities may be from a sum of one
 
 
@@ -84,8 +84,8 @@ def fit_outliers(
             f"{len(own)} validation pictures leave {others} of other patients to compare with; "
             f"lower decision.neighbours ({neighbours}) or add pictures"
         )
-    distances = _distances(embeddings.astype(np.float32), _directions(reference), neighbours, own)
-    limit = float(np.quantile(distances, 1 - share, method="higher"))
+    found = distances(embeddings.astype(np.float32), directions(reference), neighbours, own)
+    limit = float(np.quantile(found, 1 - share, method="higher"))
     digest = sha256(reference.tobytes())
     spec = OutlierSpec(neighbours=neighbours, limit=round(limit, 6), reference=digest)
     return spec, reference
@@ -102,16 +102,16 @@ class Decider:
         self.spec = spec
         self._reference: Array | None = None
         if spec.outliers is not None:
-            self._reference = _directions(_checked(reference, spec.outliers))
+            self._reference = directions(_checked(reference, spec.outliers))
 
     def answers(self, outputs: Outputs) -> list[Answer]:
         """One answer a picture. Raises ModelError for outputs no sound graph returns."""
         self._check(outputs)
-        distances = self._outlying(outputs.embedding, len(outputs.probabilities))
+        far = self._outlying(outputs.embedding, len(outputs.probabilities))
         labels = labels_of(outputs.probabilities, self.spec)
         return [
             self._answer(tuple(map(float, row)), int(label), distance)
-            for row, label, distance in zip(outputs.probabilities, labels, distances, strict=True)
+            for row, label, distance in zip(outputs.probabilities, labels, far, strict=True)
         ]
 
     def _answer(
@@ -160,7 +160,7 @@ class Decider:
             raise ModelError("the graph returned no embedding that fits the bundle's reference")
         if not np.isfinite(embedding).all():
             raise ModelError("the graph returned an embedding that is not finite")
-        return [float(d) for d in _distances(embedding, self._reference, outliers.neighbours)]
+        return [float(d) for d in distances(embedding, self._reference, outliers.neighbours)]
 
 
 def _doubt(probabilities: tuple[float, ...], spec: Specification) -> tuple[str, ...]:
@@ -188,28 +188,3 @@ def _checked(reference: NDArray[np.float16] | None, outliers: OutlierSpec) -> ND
     if len(reference) < outliers.neighbours or not np.isfinite(reference).all():
         raise ModelError("the reference embeddings are too few or not finite")
     return reference
-
-
-def _directions(embeddings: NDArray[np.floating]) -> Array:
-    """Embeddings [n, D] scaled to length one; a zero vector stays zero."""
-    vectors = embeddings.astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions: Array = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return directions
-
-
-def _distances(
-    embeddings: Array, reference: Array, neighbours: int, own: NDArray[Any] | None = None
-) -> NDArray[np.float64]:
-    """Cosine distance (0 to 2) of each embedding [N, D] to its k-th nearest direction [n, D].
-
-    With `own` [n] the embeddings are the reference's own, and rows of an equal value do not count.
-    """
-    found = []
-    for start in range(0, len(embeddings), _BLOCK):
-        distances = 1 - _directions(embeddings[start : start + _BLOCK]) @ reference.T
-        if own is not None:
-            distances[own[start : start + _BLOCK, None] == own] = np.inf
-        nearest = np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
-        found.append(np.maximum(nearest, 0).astype(np.float64))
-    return np.concatenate(found) if found else np.zeros(0)

@@ -87,7 +87,7 @@ def make_bundle(
         folder,
         graph=graph,
         weights=weights,
-        reference=_reference(embeddings, outputs, pixels, val, dataset),
+        reference=_reference(embeddings, outputs, pixels, val, dataset, patients),
         members=_members(dataset) if members is None else members,
         info=info,
         card=model_card(info, config.data.intended_use),
@@ -149,11 +149,13 @@ def _reference(
     pixels: Pixels,
     val: Samples,
     dataset: DataSet,
+    patients: NDArray[np.str_],
 ) -> dict[str, NDArray[np.generic]]:
     return {
         "embeddings": embeddings,
         "probabilities": outputs.probabilities.astype(np.float32),
         "labels": val.labels,
+        "patients": np.unique(patients, return_inverse=True)[1].astype(np.int64),
         "digests": _digests([dataset.manifest.rows[row] for row in val.rows]),
         **{f"stat_{name}": value for name, value in picture_statistics(pixels).items()},
     }

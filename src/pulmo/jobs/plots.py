@@ -30,7 +30,7 @@ def roc(points: Points, area: float | None) -> bytes:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="chance")
     axes.plot(points["fpr"], points["tpr"], color=BLUE, linewidth=2, label=_named("AUROC", area))
     axes.legend(loc="lower right", frameon=False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def precision_recall(points: Points, area: float | None, prevalence: float | None) -> bytes:
@@ -41,7 +41,7 @@ def precision_recall(points: Points, area: float | None, prevalence: float | Non
     label = _named("AUPRC", area)
     axes.plot(points["recall"], points["precision"], color=BLUE, linewidth=2, label=label)
     axes.legend(loc="lower left", frameon=False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def reliability(
@@ -58,7 +58,7 @@ def reliability(
     told = "ECE" if plain is None else "with temperature, ECE"
     _dots(axes, points, BLUE, _named(told, error))
     axes.legend(loc="upper left", frameon=False, fontsize=8 if plain is not None else None)
-    return _png(figure)
+    return to_png(figure)
 
 
 def referral(points: Points, chosen: tuple[float, float] | None, confidence: float) -> bytes:
@@ -77,7 +77,7 @@ def referral(points: Points, chosen: tuple[float, float] | None, confidence: flo
     furthest = max([0.5, *([] if chosen is None else chosen[:1])])
     axes.set(xlim=(-0.005, furthest + 0.01), ylim=(max(0.0, lowest - 0.02), 1.005))
     axes.legend(loc="lower right", frameon=False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def severities(grid: NDArray[np.float64], names: Sequence[str], title: str) -> bytes:
@@ -95,7 +95,7 @@ def severities(grid: NDArray[np.float64], names: Sequence[str], title: str) -> b
             colour = "white" if value < lowest + 0.6 * (1 - lowest) else INK
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour,
                       fontsize=9)  # fmt: skip
-    return _png(figure)
+    return to_png(figure)
 
 
 def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> bytes:
@@ -106,7 +106,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5))
     axes.grid(visible=False)
     if len(classes) > MOST_NAMED:
-        return _png(figure)
+        return to_png(figure)
     size = 11 if len(classes) <= 4 else 7
     short = [name if len(name) <= 14 else f"{name[:13]}…" for name in classes]
     turn = 0 if len(classes) <= 3 else 60
@@ -115,7 +115,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> bytes:
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.6 else INK
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
-    return _png(figure)
+    return to_png(figure)
 
 
 def histogram(
@@ -139,7 +139,7 @@ def histogram(
     axes.set_yscale("log")
     axes.set(xlim=(0, 1), ylim=(0.7, most * 1.5))
     axes.legend(loc="upper center", fontsize=8, framealpha=0.9, edgecolor="none")
-    return _png(figure)
+    return to_png(figure)
 
 
 def training_curves(table: Path, out: Path) -> None:
@@ -150,10 +150,10 @@ def training_curves(table: Path, out: Path) -> None:
     columns = {name: _column(table, name) for name in ("train_loss", "val_loss", "val_auroc")}
     if not any(columns.values()):
         raise DataError(f"{table} has no epochs to draw: did the training end at once?")
-    figure = _figure(7.6, 3.4)
+    figure = canvas(7.6, 3.4)
     left, right = figure.subplots(1, 2)
-    _dress(left, "Loss", "epoch", "log loss")
-    _dress(right, "Ranking on validation data", "epoch", "AUROC")
+    dress(left, "Loss", "epoch", "log loss")
+    dress(right, "Ranking on validation data", "epoch", "AUROC")
     drawn = (
         (left, "train_loss", "training", ORANGE),
         (left, "val_loss", "validation", BLUE),
@@ -165,7 +165,7 @@ def training_curves(table: Path, out: Path) -> None:
             axes.plot(epochs, values, color=colour, linewidth=2, marker=".", label=label)
             axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    out.write_bytes(_png(figure))
+    out.write_bytes(to_png(figure))
 
 
 def _column(table: Path, name: str) -> dict[int, float]:
@@ -191,7 +191,8 @@ def _named(what: str, value: float | None) -> str:
     return what if value is None else f"{what} {value:.3f}"
 
 
-def _figure(width: float, height: float) -> "Figure":
+def canvas(width: float, height: float) -> "Figure":
+    """An empty white figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -201,14 +202,15 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _square(title: str, x: str, y: str) -> "tuple[Figure, Axes]":
-    figure = _figure(4.4, 4.2)
+    figure = canvas(4.4, 4.2)
     axes = figure.subplots()
-    _dress(axes, title, x, y)
+    dress(axes, title, x, y)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     return figure, axes
 
 
-def _dress(axes: "Axes", title: str, x: str, y: str) -> None:
+def dress(axes: "Axes", title: str, x: str, y: str) -> None:
+    """Title, labels, grid and spines as every figure has them."""
     axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -220,7 +222,8 @@ def _dress(axes: "Axes", title: str, x: str, y: str) -> None:
         spine.set_color("#9ca3af")
 
 
-def _png(figure: "Figure") -> bytes:
+def to_png(figure: "Figure") -> bytes:
+    """A figure as PNG bytes without anything that changes from run to run."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

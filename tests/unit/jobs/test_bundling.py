@@ -115,6 +115,10 @@ def test_members_and_reference_are_the_pictures_it_saw_and_no_others(
     assert [len(reference[n]) for n in ("embeddings", "probabilities", "labels")] == [len(val)] * 3
     classes = dataset.manifest.classes
     assert [classes[i] for i in reference["labels"]] == [r.label for r in val]
+    patients = reference["patients"]
+    assert len({(int(i), r.patient) for i, r in zip(patients, val, strict=True)}) == len(
+        {r.patient for r in val}
+    )
 
 
 def test_without_a_positive_class_the_likeliest_wins(
