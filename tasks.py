@@ -8,6 +8,8 @@ from pathlib import Path
 from invoke.context import Context
 from invoke.tasks import task
 
+from scripts.cloud_run import deploy, push, rollback
+from scripts.vm_tasks import vm_log, vm_status, vm_train
 from scripts.workflow_tasks import (
     check_event,
     comment,
@@ -31,13 +33,19 @@ __all__ = [
     "data_changes",
     "data_pull",
     "data_push",
+    "deploy",
     "docs",
     "draw",
     "publish",
+    "push",
     "report",
     "repro",
+    "rollback",
     "test_oldest_torch",
     "test_staged",
+    "vm_log",
+    "vm_status",
+    "vm_train",
     "workflows",
 ]
 
