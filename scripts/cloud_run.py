@@ -61,7 +61,8 @@ def deploy(context: Context, model: str = "", dry_run: bool = False) -> None:
 def rollback(context: Context, model: str = "", dry_run: bool = False) -> None:
     """Move traffic back to the former revision, or to that of a model deployed earlier."""
     cloud, tools = _settings(), Tools(dry_run)
-    tag = tag_of(digest_of(model)) if model else FORMER
+    asked = model or os.environ.get("MODEL", "")
+    tag = tag_of(digest_of(asked)) if asked else FORMER
     require_login(tools)
     now = service(cloud, tools)
     if not dry_run:

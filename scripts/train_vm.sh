@@ -16,6 +16,9 @@ main() {
         ;;
     log | status)
         require_login
+        if [ -z "$DRY_RUN" ] && [ "$(power)" != RUNNING ]; then
+            end 1 "the VM $PULMO_VM_NAME is $(power): scripts/sync_vm.sh starts it, and what was cut off"
+        fi
         on_vm "$action" ${FOLLOW:+follow}
         ;;
     *) end 2 "say what to do: train KEY=VALUE…, log or status" ;;

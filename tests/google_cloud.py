@@ -1,7 +1,7 @@
 """Google Cloud on this machine: a `gcloud` that records every call and does what it is told here.
 
 A VM is a folder with a home of its own, over which commands run; a revision of Cloud Run answers at
-an address that the test gives. `python google_cloud.py FOLLOWED BY A CALL` is the program itself.
+an address that the test gives. `python google_cloud.py gcloud WORDS…` is the program itself.
 """
 
 import contextlib
@@ -35,15 +35,17 @@ class GoogleCloud:
         self.home.mkdir(parents=True)
         for name in ("instances", "secrets", "bin", "bin-vm"):
             (folder / name).mkdir()
-        program = f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "$@"\n'
-        self._program("bin/gcloud", program)
-        self._program("bin-vm/crontab", CRONTAB)
+        for name in ("gcloud", "podman"):
+            program = f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" {name} "$@"\n'
+            self.program(f"bin/{name}", program)
+        self.program("bin-vm/crontab", CRONTAB)
         self.login(ACCOUNT)
         path = f"{folder}/bin-vm:{folder}/bin:{os.environ['PATH']}"
         told = {"HOME": str(self.home), "PATH": path, PLACE: str(folder), "LANG": "C.UTF-8"}
         _write(folder / "remote.json", {**told, **remote})
 
-    def _program(self, name: str, text: str) -> None:
+    def program(self, name: str, text: str) -> None:
+        """Put a program below `bin`, which is found on both sides, or `bin-vm`."""
         path = self.folder / name
         path.write_text(text, "utf-8")
         path.chmod(0o755)
@@ -71,7 +73,7 @@ class GoogleCloud:
 
     @property
     def calls(self) -> list[list[str]]:
-        """Every call so far, its words without `gcloud`."""
+        """Every call so far, as words."""
         path = self.folder / "calls.jsonl"
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
@@ -209,6 +211,8 @@ DOES = {
     "auth list": _account,
     "auth configure-docker": _nothing,
     "auth print-identity-token": _token,
+    "push": _nothing,
+    "tag": _nothing,
     "compute instances": _instances,
     "compute ssh": _ssh,
     "run deploy": _deploy,
@@ -229,8 +233,8 @@ def main() -> int:
     )
     for named, do in DOES.items():
         asked = named.split()
-        if words[: len(asked)] == asked:
-            return do(folder, words[len(asked) :], options)
+        if words[1 : len(asked) + 1] == asked:
+            return do(folder, words[len(asked) + 1 :], options)
     return _refuse(f"unknown: {shlex.join(call)}", 2)
 
 

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.y*ml"))
 COMMAND = re.compile(
-    r"uv sync --locked( --(only-)?group [a-z]+)*"
+    r"uv sync --locked( --no-default-groups)?( --(only-)?group [a-z]+)*"
     r"|uv run --locked( --no-sync)?( --(only-)?group [a-z]+)* invoke (?P<tasks>.+)"
 )
 DIGEST = "0123456789abcdef" * 4
@@ -45,7 +45,7 @@ def known_tasks() -> set[str]:
 def test_there_are_workflows() -> None:
     assert {path.stem for path in WORKFLOWS} >= {
         "tests", "linting", "data_changes", "train", "stage_model", "test_staged_model",
-        "report", "docs",
+        "report", "docs", "deploy",
     }  # fmt: skip
 
 
