@@ -6,7 +6,7 @@ HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 DRY_RUN="" COMMIT=""
 export ABANDON="" FOLLOW="" # read by the scripts that source this
 # What the VM is told of this environment. No secrets: those are named in PULMO_VM_SECRETS.
-PASSED_ON="PULMO_REGISTRY_URL PULMO_FILES_URL PULMO_DATA_URL PULMO_HOOKS_TARGETS
+PASSED_ON="PULMO_REGISTRY PULMO_REGISTRY_URL PULMO_FILES_URL PULMO_DATA_URL PULMO_HOOKS_TARGETS
     WANDB_BASE_URL WANDB_ENTITY WANDB_PROJECT WANDB_MODE MLFLOW_TRACKING_URI"
 
 say() { printf '%s\n' "$*" >&2; }

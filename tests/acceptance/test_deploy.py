@@ -75,7 +75,7 @@ def site(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Iterator[Site]:
         for name, (bundle, known) in served.items():
             folder = tmp_path / f"server-{name}"
             folder.mkdir()
-            server = serving(bundles[bundle].path, folder, PULMO_API_KEYS=known.line)
+            server = serving(bundles[bundle].path, folder, PULMO_API_KEYS=known.line())
             _, url = stack.enter_context(server)
             cloud.answers(models[name], url)
         yield Site(cloud, models)
