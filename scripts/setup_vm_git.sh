@@ -13,12 +13,14 @@ create() {
     allow PULMO_VM_GPU '[a-z0-9-]{1,63}:[1-9][0-9]?'
     local words=("--machine-type=$PULMO_VM_MACHINE" "--service-account=$PULMO_VM_SERVICE_ACCOUNT"
         --scopes=cloud-platform "--image-project=${PULMO_VM_IMAGE%/*}" "--image-family=${PULMO_VM_IMAGE#*/}"
-        "--boot-disk-size=${PULMO_VM_DISK_GB}GB" --shielded-secure-boot --metadata=enable-oslogin=TRUE)
+        "--boot-disk-size=${PULMO_VM_DISK_GB}GB" --metadata=enable-oslogin=TRUE)
     if [ "$PULMO_VM_SPOT" = 1 ]; then
         words+=(--provisioning-model=SPOT --instance-termination-action=STOP)
     fi
     if [ -n "$PULMO_VM_GPU" ]; then
         words+=("--accelerator=type=${PULMO_VM_GPU%:*},count=${PULMO_VM_GPU#*:}" --maintenance-policy=TERMINATE)
+    else
+        words+=(--shielded-secure-boot) # which refuses the drivers of GPUs
     fi
     on_instance create "${words[@]}"
 }
@@ -30,7 +32,7 @@ main() {
     require_login
     if [ -n "$DRY_RUN" ]; then
         power
-        say "# where there is none:"
+        echo "# where there is none:"
         create
     elif [ -z "$(power)" ]; then
         create

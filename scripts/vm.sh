@@ -80,7 +80,8 @@ origin() {
 }
 
 shown() {
-    printf '%q ' "$@"
+    printf '%q' "$1"
+    printf ' %q' "${@:2}"
     printf '\n'
 }
 
@@ -111,7 +112,7 @@ power() {
 power_on() {
     if [ -n "$DRY_RUN" ]; then
         power
-        say "# where it was stopped:"
+        echo "# where it was stopped:"
         on_instance start
         return
     fi
@@ -160,7 +161,7 @@ told() {
 on_vm() {
     if [ -n "$DRY_RUN" ]; then
         over_ssh "bash -s $1"
-        say "# its standard input is scripts/vm_remote.sh after these lines:"
+        echo "# its standard input is scripts/vm_remote.sh after these lines:"
         told "$@"
     else
         { told "$@" && tr -d '\r' <"$HERE/vm_remote.sh"; } | over_ssh "bash -s $1"

@@ -13,7 +13,7 @@ LOG="$STATE/train.log"
 LOCK="$STATE/lock"         # held, as descriptor 9, by whoever trains or changes the clone
 SETTINGS="$STATE/settings" # what the other side told, without secrets
 MOST_STARTS=50
-export PATH="$HOME/.local/bin:$PATH" GIT_TERMINAL_PROMPT=0
+export PATH="$HOME/.local/bin:$PATH:/snap/bin" GIT_TERMINAL_PROMPT=0
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -49,8 +49,11 @@ install_tools() {
     command -v git >/dev/null || missing+=(git)
     command -v uv >/dev/null || python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     if [ "${#missing[@]}" -gt 0 ]; then
-        sudo apt-get -qq update
-        sudo DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "${missing[@]}" >/dev/null
+        (
+            umask 022
+            sudo apt-get -qq update
+            sudo DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "${missing[@]}" >/dev/null
+        )
     fi
     if ! command -v uv >/dev/null; then
         python3 -m venv "$HOME/.local/uv"
