@@ -18,18 +18,32 @@ from pulmo.core.preprocess import preload
 from pulmo.core.wire import Answers, Health
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
-from pulmo.serving import bodies, contract, document, inference_protocol, problems, registry_routes
-from pulmo.serving.access import CORS, Guard, Routes, words
+from pulmo.serving import (
+    bodies,
+    contract,
+    document,
+    inference_protocol,
+    problems,
+    registry_routes,
+    together,
+)
+from pulmo.serving.access import CORS, Guard, Routes, Shortcut, words
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
 from pulmo.serving.receipts import Receipts
 from pulmo.serving.registry_routes import Desk
 from pulmo.serving.shelf import Shelf
+from pulmo.serving.together import Question, Steps
 from pulmo.serving.watching import Draining, Figures, Watched
 from pulmo.serving.webhooks import Receiver
 
 POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0
+WAITING_SECONDS = 2.0  # at most between two looks for a first model
+WAITED_FOR = (
+    "no model is there yet: once one is in production (`pulmo train --stage`) it is taken over; "
+    "the server's log says what was looked for"
+)
 
 Explain = Annotated[bool, Query(description="Also return heat maps.")]
 Alias = Annotated[
@@ -60,7 +74,7 @@ def create_app(
     `app.state.draining.begun` makes it not ready and asks clients to close their connections.
     """
     chosen = limits or Limits()
-    pool, draining, keyring = Pool(chosen), Draining(), Keyring(settings)
+    pool, draining, keyring = Pool(chosen, together.answer), Draining(), Keyring(settings)
     figures = Figures(present, pool, receipts)
 
     side = Pool(Limits(workers=2, waiting=16))  # for what waits for databases
@@ -88,6 +102,7 @@ def create_app(
     inference_protocol.add(routes, shelf, pool, intake, figures, reason)
     registry_routes.add(routes, desk, present, side)
     document.add(app, routes)
+    app.add_middleware(Shortcut, routes=routes)
     if origins := words(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
     app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
@@ -101,7 +116,7 @@ def _life(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if not present.ready:
+        if not present.ready and not present.waits:
             await asyncio.to_thread(present.refresh)
         going_on = (_follow(present), _reread(keyring), asyncio.to_thread(preload))
         following = [asyncio.create_task(one) for one in going_on]
@@ -123,24 +138,38 @@ class Markdown(Response):
 
 
 async def _follow(present: Present) -> None:
+    if present.waits:
+        pace = POLL_SECONDS, WAITING_SECONDS
+        await _repeat(present.refresh, pace, "there is no model yet", lambda: present.ready)
     if present.source.moves:
-        await _repeat(present.refresh, POLL_SECONDS, "the present model stays")
+        pace = POLL_SECONDS, POLL_SECONDS_AT_MOST
+        await _repeat(present.refresh, pace, "the present model stays")
 
 
 async def _reread(keyring: Keyring) -> None:
-    await _repeat(keyring.refresh, REFRESH_SECONDS, "the known keys stay")
+    pace = REFRESH_SECONDS, POLL_SECONDS_AT_MOST
+    await _repeat(keyring.refresh, pace, "the known keys stay")
 
 
-async def _repeat(call: Callable[[], None], seconds: float, otherwise: str) -> None:
-    """Call again and again for ever, more rarely while that fails, which is told once."""
+async def _repeat(
+    call: Callable[[], None],
+    pace: tuple[float, float],
+    otherwise: str,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
+    """Call again and again until it is enough, more rarely while that fails, which is told once.
+
+    `pace`: seconds between two calls, and at most while they fail.
+    """
+    seconds, most = pace
     pause, told = seconds, ""
-    while True:
+    while not enough():
         await asyncio.sleep(pause)
         try:
             await asyncio.to_thread(call)
             pause, told = seconds, ""
         except (PulmoError, OSError) as error:
-            pause = min(2 * pause, POLL_SECONDS_AT_MOST)
+            pause = min(2 * pause, most)
             if str(error) != told:
                 told = str(error)
                 logger.error("%s: %s", otherwise, told)
@@ -149,7 +178,7 @@ async def _repeat(call: Callable[[], None], seconds: float, otherwise: str) -> N
 def _add_predict(
     routes: Routes, shelf: Shelf, pool: Pool, intake: Intake, figures: Figures
 ) -> None:
-    @routes.post("predict", "/predict", direct=True, **contract.predict())
+    @routes.post("predict", "/predict", **contract.predict())
     async def predict(
         request: Request, explain: Explain = False, alias: Alias = None, version: Version = None
     ) -> Response:
@@ -162,16 +191,18 @@ def _add_predict(
             work = _work(model, body, content_type, explain, figures)
             return Response(await pool.run(work), media_type="application/json")
 
+    routes.shorten("POST", "/predict")
+
 
 def _work(
     model: Model, body: bytes, content_type: str, explain: bool, figures: Figures
-) -> Callable[[], bytes]:
+) -> Callable[[], Steps[bytes]]:
     """From a body to an answer as JSON; for a thread, as all of it takes time."""
 
-    def work() -> bytes:
+    def work() -> Steps[bytes]:
         begun = time.perf_counter()
         pictures = bodies.pictures(body, content_type)
-        answered = model.answered(pictures.encoded, explain=explain)
+        answered = yield Question(model, model.read(pictures.encoded, explain=explain))
         figures.note(answered)
         answers = tuple(one.answer for one in answered)
         figures.inference.observe(time.perf_counter() - begun)
@@ -186,7 +217,7 @@ def _reason(present: Present, pool: Pool, draining: Draining) -> Callable[[], st
 
     def reason() -> str | None:
         if not present.ready:
-            return "no model is loaded yet"
+            return WAITED_FOR if present.waits else "no model is loaded yet"
         if draining.begun:
             return "the server is about to end"
         return "too many requests are waiting" if pool.full else None

@@ -11,6 +11,7 @@ from fastapi import Path, Request
 
 from pulmo import __version__
 from pulmo.core import wire
+from pulmo.core.bundle import sha256
 from pulmo.core.preprocess import Pixels
 from pulmo.core.wire_v2 import (
     INPUT,
@@ -36,8 +37,9 @@ from pulmo.errors import (
 from pulmo.serving import bodies, contract
 from pulmo.serving.access import Routes
 from pulmo.serving.limits import Intake, Pool
-from pulmo.serving.models import Answered, Model
+from pulmo.serving.models import Answered, Model, Seen
 from pulmo.serving.shelf import Shelf
+from pulmo.serving.together import Question, Steps
 from pulmo.serving.watching import Figures
 
 # What a body may hold: parsed, numbers and lists take far more memory than they are long.
@@ -137,7 +139,8 @@ def _add_infer(routes: Routes, desk: _Desk, pool: Pool, intake: Intake, figures:
         pool.require_room()
         model = await desk.model(request, name, version)
         async with intake.body(request) as body:
-            return await pool.run(_work(model, body, figures))
+            told: InferResponse = await pool.run(_work(model, body, figures))
+            return told
 
     @routes.post("predict", "/v2/models/{name}/infer", **told)
     async def v2_infer(request: Request, name: Name) -> InferResponse:
@@ -170,17 +173,18 @@ def _metadata(model: Model) -> ModelMetadata:
     )
 
 
-def _work(model: Model, body: bytes, figures: Figures) -> Callable[[], InferResponse]:
+def _work(model: Model, body: bytes, figures: Figures) -> Callable[[], Steps[InferResponse]]:
     """From a body to an answer; for a thread, as all of it takes time."""
 
-    def work() -> InferResponse:
+    def work() -> Steps[InferResponse]:
         begun = time.perf_counter()
         asked = _read(body)
         given = asked.inputs[0]
         if given.datatype == "UINT8":
-            answered = model.answered_pixels(_pixels(given, model))
+            seen = tuple(Seen(one, sha256(one.tobytes())) for one in _pixels(given, model))
         else:
-            answered = model.answered(_pictures(given), explain=False)
+            seen = model.read(_pictures(given), explain=False)
+        answered = yield Question(model, seen)
         figures.note(answered)
         figures.inference.observe(time.perf_counter() - begun)
         names = _ALWAYS if asked.outputs is None else tuple(one.name for one in asked.outputs)

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from pulmo.core.preprocess import MAX_BYTES
 from pulmo.errors import BusyError, DataError, TooLargeError, TooSlowError
 
 T = TypeVar("T")
+Outcome = tuple[T | None, Exception | None]  # what came of a work, or what went wrong
+Do = Callable[[Sequence[Callable[[], Any]]], Sequence[Outcome[Any]]]
+
+TOGETHER = 4  # works that a thread takes at once
 
 
 @dataclass(frozen=True)
@@ -59,26 +62,32 @@ class Intake:
         """
         self._check_told(request.headers.get("content-length"))
         chunks: list[bytes] = []
-        size = 0
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
         try:
-            try:
-                async with asyncio.timeout_at(begun + self._limits.allowed(0)) as deadline:
-                    async for chunk in request.stream():
-                        size += len(chunk)
-                        self._held += len(chunk)
-                        self._check_read(size)
-                        chunks.append(chunk)
-                        deadline.reschedule(begun + self._limits.allowed(size))
-            except TimeoutError as error:
-                raise TooSlowError(f"only {size:,} bytes of the body came in time") from error
-            except ClientDisconnect as error:
-                raise DataError("the client went away before its body was complete") from error
+            await self._read(request, chunks)
             request.state.unread = False
-            yield b"".join(chunks)
+            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
         finally:
-            self._held -= size
+            self._held -= sum(map(len, chunks))
+
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
+        """Fill `chunks`; each is counted as held from its arrival."""
+        begun = asyncio.get_running_loop().time()
+        size, more = 0, True
+        try:
+            async with asyncio.timeout_at(begun + self._limits.allowed(0)) as deadline:
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise DataError("the client went away before its body was complete")
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    self._held += len(chunk)
+                    self._check_read(size)
+                    if more:
+                        deadline.reschedule(begun + self._limits.allowed(size))
+        except TimeoutError as error:
+            raise TooSlowError(f"only {size:,} bytes of the body came in time") from error
 
     def _check_told(self, length: str | None) -> None:
         if length is not None and length.isascii() and length.isdigit():
@@ -91,11 +100,27 @@ class Intake:
             raise BusyError("other requests fill the memory: ask again in a moment")
 
 
-class Pool:
-    """Threads for decoding and inference, with a bounded queue before them."""
+def one_by_one(works: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
+    """The outcome of each work, done alone."""
+    return [_outcome(work) for work in works]
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+
+def _outcome(work: Callable[[], T]) -> Outcome[T]:
+    try:
+        return work(), None
+    except Exception as error:  # noqa: BLE001 - whoever waits is told
+        return None, error
+
+
+class Pool:
+    """Threads for decoding and inference, with a bounded queue before them.
+
+    A thread takes several works at once where more wait than there are threads, and `do` gives
+    the outcome of each.
+    """
+
+    def __init__(self, limits: Limits, do: Do = one_by_one) -> None:
+        self._limits, self._do = limits, do
         self._room = limits.workers + limits.waiting
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -107,8 +132,8 @@ class Pool:
         """Whether one more request would be refused."""
         return self.taken >= self._room
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns, from a thread. Raises BusyError when full or after the deadline.
+    async def run(self, work: Callable[[], Any]) -> Any:
+        """What comes of `work` in a thread. Raises BusyError when full or after the deadline.
 
         Work that has begun keeps its place until it ends, also where nobody waits any more; work
         that nobody waits for is not begun.
@@ -117,9 +142,9 @@ class Pool:
         if not self._threads:
             self._start()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         self.taken += 1
-        self._queue.put(_Job(loop, future, work, self._free))
+        self._queue.put(_Job(loop, future, work))
         late = loop.call_later(self._limits.deadline_s, self._expire, future)
         try:
             return await future
@@ -138,48 +163,58 @@ class Pool:
 
     def _start(self) -> None:
         for index in range(self._limits.workers):
-            thread = threading.Thread(target=_work, args=(self._queue,), name=f"answer_{index}")
+            thread = threading.Thread(target=self._work, name=f"answer_{index}")
             thread.daemon = True
             thread.start()
             self._threads.append(thread)
 
-    def _expire(self, future: "asyncio.Future[T]") -> None:
+    def _expire(self, future: "asyncio.Future[Any]") -> None:
         if not future.done():
             told = (
                 f"no answer was ready within {self._limits.deadline_s:g} s: ask again in a moment"
             )
             future.set_exception(BusyError(told))
 
-    def _free(self) -> None:
-        self.taken -= 1
+    def _work(self) -> None:
+        """Do one job after another until None comes. One wake of the loop tells all that is done,
+        and that there is room.
+        """
+        while jobs := self._next():
+            waited = [job for job in jobs if not job.future.done()]
+            outcomes = self._do([job.work for job in waited])
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                jobs[0].loop.call_soon_threadsafe(self._tell, len(jobs), waited, outcomes)
+            del jobs, waited, outcomes  # nothing of a request is kept while the thread waits
+
+    def _next(self) -> "list[_Job]":
+        """The jobs to do next, at most a thread's share of what waits; none at the end."""
+        first = self._queue.get()
+        if first is None:
+            return []
+        jobs = [first]
+        for _ in range(min(self._queue.qsize() // self._limits.workers, TOGETHER - 1)):
+            try:
+                job = self._queue.get_nowait()
+            except Empty:  # another thread was faster
+                break
+            if job is None:
+                self._queue.put(None)
+                break
+            jobs.append(job)
+        return jobs
+
+    def _tell(self, ended: int, waited: "Sequence[_Job]", outcomes: Sequence[Outcome[Any]]) -> None:
+        self.taken -= ended
+        for job, (result, error) in zip(waited, outcomes, strict=True):
+            if job.future.done():
+                continue
+            if error is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(error)
 
 
 class _Job(NamedTuple):
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     work: Callable[[], Any]
-    free: Callable[[], None]
-
-    def told(self, result: Any, error: Exception | None) -> None:
-        """End the job, in its loop."""
-        self.free()
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
-
-
-def _work(queue: "SimpleQueue[_Job | None]") -> None:
-    """Do one job after another until None comes. One wake of the loop tells result and room."""
-    while (job := queue.get()) is not None:
-        result, error = None, None
-        if not job.future.done():
-            try:
-                result = job.work()
-            except Exception as fault:  # noqa: BLE001 - whoever waits is told
-                error = fault
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            job.loop.call_soon_threadsafe(job.told, result, error)
-        del job, result, error  # nothing of a request is kept while the thread waits

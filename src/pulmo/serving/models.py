@@ -3,7 +3,7 @@
 import io
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,18 @@ from pulmo.inference.engine import BATCH
 from pulmo.logs import get_logger
 
 logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the graph takes it, uint8 [C, H, W], and the digest of what was sent.
+
+    `shown` is the picture as a heat map is drawn on it, uint8 [C, h, w], where one is asked for.
+    """
+
+    pixels: Pixels
+    digest: str
+    shown: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -72,37 +84,31 @@ class Model:
         Raises DataError for a picture that cannot be read, InvalidError where an explanation is
         asked of a model that has none.
         """
+        return self.judged(self.read(encoded, explain=explain))
+
+    def read(self, encoded: Sequence[bytes], *, explain: bool) -> tuple[Seen, ...]:
+        """Encoded pictures, ready to be judged; raises as `answered`."""
         if explain and "saliency" not in self._specification.outputs:
             raise InvalidError(f"{self.name} draws no heat maps: ask without explain")
-        read = [self._read(one, i, len(encoded), explain) for i, one in enumerate(encoded)]
-        digests = [sha256(one) for one in encoded]
-        return self._judged(np.stack([one for one, _ in read]), digests, [one for _, one in read])
+        return tuple(self._read(one, i, len(encoded), explain) for i, one in enumerate(encoded))
 
-    def answered_pixels(self, pixels: Pixels) -> tuple[Answered, ...]:
-        """As `answered`, of uint8 pixels [N, C, H, W] that are resized as the graph takes them."""
-        return self._judged(pixels, [sha256(one.tobytes()) for one in pixels], [None] * len(pixels))
-
-    def _judged(
-        self, pixels: Pixels, digests: Sequence[str], shown: Sequence[Pixels | None]
-    ) -> tuple[Answered, ...]:
-        outputs = self._engine.infer(pixels, BATCH)
+    def judged(self, pictures: Sequence[Seen]) -> tuple[Answered, ...]:
+        """One answer a picture with what it came from. Raises ModelError."""
+        outputs = self._engine.infer(np.stack([one.pixels for one in pictures]), BATCH)
         told = []
         for row, answer in enumerate(self._decider.answers(outputs)):
-            drawn = {}
-            picture = shown[row]
-            if picture is not None and outputs.saliency is not None:
+            drawn, seen = {}, pictures[row]
+            if seen.shown is not None and outputs.saliency is not None:
                 index = int(outputs.probabilities[row].argmax())
                 index = index if answer.class_index is None else answer.class_index
-                drawn = _drawn(picture, outputs.saliency[row, index])
+                drawn = _drawn(seen.shown, outputs.saliency[row, index])
             embedding = None if outputs.embedding is None else outputs.embedding[row]
-            made = self._told(answer, digests[row], drawn)
-            told.append(Answered(made, pixels[row], embedding, answer.distance))
+            made = self._told(answer, seen.digest, drawn)
+            told.append(Answered(made, seen.pixels, embedding, answer.distance))
         return tuple(told)
 
-    def _read(
-        self, encoded: bytes, index: int, count: int, explain: bool
-    ) -> tuple[Pixels, Pixels | None]:
-        """A picture as the graph takes it and as it is shown; what was decoded is let go."""
+    def _read(self, encoded: bytes, index: int, count: int, explain: bool) -> Seen:
+        """A picture, of which what was decoded is let go."""
         spec = self._specification.input
         try:
             pixels = read(encoded, spec)
@@ -110,7 +116,8 @@ class Model:
             if count == 1:
                 raise
             raise DataError(f"picture {index + 1} of {count}: {error}") from error
-        return pixels, read(encoded, enlarged(spec)) if explain else None
+        shown = read(encoded, enlarged(spec)) if explain else None
+        return Seen(pixels, sha256(encoded), shown)
 
     def _told(self, answer: Answer, digest: str, drawn: dict[str, str]) -> wire.Answer:
         classes = self._specification.classes
@@ -189,15 +196,35 @@ class Following:
         return Model(verify(self._registry.fetch(exact)), version, self._engine)
 
 
+class Awaited:
+    """A source that may not be there yet: `find` is called again until it gives one."""
+
+    moves = True
+
+    def __init__(self, find: Callable[[], Source]) -> None:
+        self._find = find
+        self._found: Source | None = None
+
+    def newest(self, present: Model | None) -> Model:
+        """What the source has; raises what `find` raises while there is none."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found.newest(present)
+
+
 def _key(version: Version) -> tuple[str, int, str]:
     return version.name, version.number, version.bundle_digest
 
 
 class Present:
-    """The model that answers now. Requests take it once, so that none ever sees two."""
+    """The model that answers now. Requests take it once, so that none ever sees two.
 
-    def __init__(self, source: Source) -> None:
+    With `waits` a server begins without a model and takes one over once it is there.
+    """
+
+    def __init__(self, source: Source, *, waits: bool = False) -> None:
         self.source = source
+        self.waits = waits
         self.swaps = 0
         self._model: Model | None = None
         self._refreshing = threading.Lock()

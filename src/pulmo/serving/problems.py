@@ -95,7 +95,8 @@ def document(status: int, detail: str, request_id: str) -> bytes:
     return problem.model_dump_json().encode()
 
 
-async def _pulmo_error(request: Request, error: Exception) -> Response:
+def told(request: Request, error: errors.PulmoError) -> Response:
+    """The answer to a request that an error of ours has ended."""
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.BusyError):
         logger.error("request %s failed: %s", request.state.id, error)  # may name places
@@ -105,6 +106,11 @@ async def _pulmo_error(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.TooManyError):
         return _told(request, status, str(error), **{"Retry-After": str(error.seconds)})
     return _told(request, status, str(error))
+
+
+async def _pulmo_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.PulmoError)
+    return told(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -19,6 +19,7 @@ from pulmo.serving.models import Present
 
 BODY_BYTES = 16 * 1024
 MOST_MOVES = 1000
+HIDDEN = frozenset({"configuration", "machine"})  # they may name places and people
 
 Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
@@ -27,6 +28,7 @@ Promote = Callable[[Version, str, str], Move]  # of a version, by whom, why
 Name = Annotated[
     str | None, Query(description="The model's; else that of the served one.", pattern=wire.NAME)
 ]
+Number = Annotated[str, Query(description="As v3.", pattern=wire.VERSION)]
 Count = Annotated[int, Query(description="So many of the newest.", ge=1, le=MOST_MOVES)]
 
 
@@ -54,7 +56,8 @@ class _Clerk:
         if desk is None:
             raise NotFoundError("this server has no registry: it serves a bundle")
         asked = name if name is not None else self._present.model.name.name
-        return await self._pool.run(lambda: work(desk.registry, asked))
+        told: Result = await self._pool.run(lambda: work(desk.registry, asked))
+        return told
 
     async def move(self, name: str, work: Callable[[Desk, Promote], Move]) -> wire.AliasMove:
         """The move that `work` makes. Raises ForbiddenError without `serve --admin`."""
@@ -94,6 +97,13 @@ def _add_reading(routes: Routes, clerk: _Clerk) -> None:
         """All versions of a model, oldest first."""
         return await clerk.read(
             name, lambda registry, asked: [*map(_version, registry.versions(asked))]
+        )
+
+    @routes.get("predict", "/registry/version", responses=told)
+    async def version(version: Number, name: Name = None) -> wire.VersionRecord:
+        """One version with its origins and what the staged tests said of it."""
+        return await clerk.read(
+            name, lambda registry, asked: _record(registry, f"{asked}:{version}")
         )
 
     @routes.get("predict", "/registry/history", responses=told)
@@ -176,6 +186,21 @@ def _version(version: Version) -> wire.RegisteredVersion:
         created_at=version.created_at,
         created_by=version.created_by,
         aliases=version.aliases,
+    )
+
+
+def _record(registry: Registry, ref: str) -> wire.VersionRecord:
+    version = registry.get(ModelRef.parse(ref))
+    return wire.VersionRecord(
+        version=_version(version),
+        lineages=tuple(
+            {name: value for name, value in lineage.items() if name not in HIDDEN}
+            for lineage in registry.lineages(version)
+        ),
+        verdicts=tuple(
+            wire.StoredVerdict.model_validate(verdict, from_attributes=True)
+            for verdict in registry.verdicts(version.name, version.model_digest)
+        ),
     )
 
 

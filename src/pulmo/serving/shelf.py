@@ -40,7 +40,7 @@ class Shelf:
         if self._registry is None:
             raise NotFoundError("this server has no registry and no other version")
         ref = ModelRef.parse(f"{present.name.name}:{alias or version}")
-        found = await self._pool.run(lambda: self._get(ref))
+        found: Version = await self._pool.run(lambda: self._get(ref))
         if version is not None and found.number != ModelRef.parse(f"x:{version}").version:
             raise NotFoundError(f"{ref} is at v{found.number} now, not at {version}")
         if (found.number, found.bundle_digest) == _key(present):
@@ -62,7 +62,7 @@ class Shelf:
         if self._loading.locked():
             raise BusyError("another version is being loaded: ask again in a moment")
         async with self._loading:
-            model = await self._pool.run(lambda: self._made(version))
+            model: Model = await self._pool.run(lambda: self._made(version))
             self._models[version.number, version.bundle_digest] = model
             if len(self._models) > PLACES:
                 self._models.popitem(last=False)

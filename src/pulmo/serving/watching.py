@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import (
@@ -15,7 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulmo.logs import ACCESS, get_logger
@@ -183,12 +184,12 @@ class Watched:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = state["id"]
-                said = {name for name, _ in headers.raw}
-                headers.raw.extend(one for one in _HEADERS if one[0] not in said)
+                headers = message.setdefault("headers", [])
+                said = {name for name, _ in headers}
+                headers.append((b"x-request-id", state["id"].encode()))
+                headers.extend(one for one in _HEADERS if one[0] not in said)
                 if self._draining.begun:
-                    headers["Connection"] = "close"
+                    MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         try:
@@ -218,8 +219,14 @@ class Watched:
         """Whether the request names this server; a page elsewhere may resolve its name to us."""
         if self._hosts is None or scope["path"] in _PROBES:
             return True
-        host = Headers(scope=scope).get("host", "")
-        return re.sub(r":\d*$", "", host).lower() in self._hosts
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        return _name_of(host) in self._hosts
+
+
+@lru_cache(maxsize=256)
+def _name_of(host: bytes) -> str:
+    """The name in a header Host, without its port."""
+    return re.sub(r":\d*$", "", host.decode("latin-1")).lower()
 
 
 async def _misdirected(scope: Scope, receive: Receive, send: Send) -> None:
@@ -235,5 +242,7 @@ class Draining:
 
 
 def _has_body(scope: Scope) -> bool:
-    head = dict(scope["headers"])
-    return head.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in head
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )

@@ -299,12 +299,12 @@ def test_a_fault_of_ours_is_told_without_its_inside(
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(Model, "answered", fails)
+    monkeypatch.setattr(Model, "judged", fails)
     answer = client.post("/predict", content=grey_png(5), headers=PNG)
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert answer.headers["X-Request-ID"] in caplog.text
-    monkeypatch.setattr(Model, "answered", broken)
+    monkeypatch.setattr(Model, "judged", broken)
     answer = client.post("/predict", content=grey_png(5), headers=PNG)
     assert (answer.status_code, answer.json()["title"]) == (500, "Internal Server Error")
 

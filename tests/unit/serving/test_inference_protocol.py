@@ -11,7 +11,7 @@ from pulmo import __version__
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
 from pulmo.serving.app import create_app
-from pulmo.serving.models import Model, Pinned, Present
+from pulmo.serving.models import Model, Pinned, Present, Seen
 
 INFER = "/v2/models/toy/infer"
 SIDE = 16
@@ -52,7 +52,8 @@ def test_pixels_are_answered_as_the_model_answers_them(
     client: TestClient, toy_bundle: Bundle
 ) -> None:
     pixels = grey(5, 200)
-    expected = [one.answer for one in Model(toy_bundle).answered_pixels(pixels)]
+    seen = [Seen(one, "a" * 64) for one in pixels]
+    expected = [one.answer for one in Model(toy_bundle).judged(seen)]
     for data in (pixels.tolist(), pixels.reshape(-1).tolist()):
         document = tensor(pixels, id="mine")
         document["inputs"][0]["data"] = data

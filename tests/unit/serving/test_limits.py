@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from fastapi import Request
 
 from pulmo.errors import BusyError, DataError, TooLargeError, TooSlowError
-from pulmo.serving.limits import Intake, Limits, Pool
+from pulmo.serving.limits import TOGETHER, Intake, Limits, Outcome, Pool, one_by_one
 
 
 def request(*bodies: bytes, then: str = "", length: int | None = None) -> Request:
@@ -150,3 +150,39 @@ def test_an_error_of_the_work_is_told() -> None:
         pool.close()
 
     asyncio.run(run())
+
+
+def test_a_thread_takes_several_of_the_works_that_wait() -> None:
+    taken: list[int] = []
+
+    def do(works: Sequence[Callable[[], Any]]) -> Sequence[Outcome[Any]]:
+        taken.append(len(works))
+        return one_by_one(works)
+
+    async def run() -> list[Any]:
+        pool = Pool(Limits(workers=1, waiting=8), do)
+        async with blocked(pool, 8) as tasks:
+            pass
+        answers = await asyncio.gather(*tasks)
+        pool.close()
+        return answers
+
+    assert asyncio.run(run()) == [0, *([1] * 7)]
+    assert (sum(taken), max(taken)) == (8, TOGETHER)
+
+
+def test_threads_share_what_waits() -> None:
+    taken: list[int] = []
+    both = threading.Barrier(2)
+
+    def do(works: Sequence[Callable[[], Any]]) -> Sequence[Outcome[Any]]:
+        taken.append(len(works))
+        return one_by_one(works)
+
+    async def run() -> None:
+        pool = Pool(Limits(workers=2, waiting=8), do)
+        await asyncio.gather(*(pool.run(both.wait) for _ in range(2)))
+        pool.close()
+
+    asyncio.run(run())  # one thread with both would wait for ever
+    assert taken == [1, 1]

@@ -1,4 +1,5 @@
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,10 @@ from fastapi.testclient import TestClient
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import GRAPH, Bundle
 from pulmo.core.ports import ModelRef
-from pulmo.errors import BusyError, ModelError, NotFoundError, RegistryError
+from pulmo.errors import BusyError, ConfigError, ModelError, NotFoundError, RegistryError
 from pulmo.registry.local import LocalRegistry, open_registry
 from pulmo.serving import app as application
-from pulmo.serving.models import Following, Model, Pinned, Present
+from pulmo.serving.models import Awaited, Following, Model, Pinned, Present, Source
 
 LIVE = ModelRef("toy", alias="live")
 
@@ -112,3 +113,30 @@ def test_a_source_that_fails_is_asked_again_and_told_of_once(
         while source.asked < 6:
             assert client.get("/readyz").status_code == 200
     assert caplog.text.count("the present model stays: the database is away") == 1
+
+
+def test_a_server_that_waits_begins_without_a_model_and_takes_it_over(
+    toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(application, "POLL_SECONDS", 0.001)
+    asked: list[bool] = []
+    there = threading.Event()
+
+    def find() -> Source:
+        asked.append(there.is_set())
+        if not there.is_set():
+            raise ConfigError("no models are in production")
+        return Pinned(toy_bundle)
+
+    present = Present(Awaited(find), waits=True)
+    with TestClient(application.create_app(Settings(), present), client=OWN) as client:
+        while len(asked) < 3:
+            unready = client.get("/readyz")
+            assert unready.status_code == 503
+            assert "no model is there yet" in unready.json()["reason"]
+            assert client.get("/livez").status_code == 200
+        there.set()
+        while client.get("/readyz").status_code != 200:
+            assert client.get("/livez").status_code == 200
+    assert asked.count(True) == 1
+    assert caplog.text.count("there is no model yet: no models are in production") == 1

@@ -96,6 +96,21 @@ def test_what_there_is_can_be_read_with_a_predict_key(ask: Ask) -> None:
     assert ask(None, "GET", "/registry/models").status_code == 401
 
 
+def test_one_version_is_told_with_its_origins_and_verdicts(ask: Ask, registry: Registry) -> None:
+    passing(registry, 1)
+    told = ask("predict", "GET", "/registry/version?version=v1").json()
+    assert told["version"]["version"] == "v1"
+    (verdict,) = told["verdicts"]
+    assert (verdict["passed"], verdict["champion_digest"]) == (True, None)
+    assert verdict["checks"] == [{"name": "test_it", "passed": True, "detail": "fine"}]
+    (lineage,) = told["lineages"]
+    assert lineage["data_name"] == "toy"
+    assert not {"configuration", "machine"} & set(lineage)
+    assert ask("predict", "GET", "/registry/version?version=v9").status_code == 404
+    assert ask("predict", "GET", "/registry/version").status_code == 422
+    assert ask(None, "GET", "/registry/version?version=v1").status_code == 401
+
+
 def test_staging_moves_the_alias_and_enqueues_its_event(ask: Ask, registry: Registry) -> None:
     path, body = "/registry/toy/stage", {"version": "v1", "reason": "try it"}
     answer = ask("admin", "POST", path, json=body)

@@ -40,6 +40,7 @@ ROLES: dict[str, Role] = {
     "GET /model/info": "predict",
     "GET /registry/history": "predict",
     "GET /registry/models": "predict",
+    "GET /registry/version": "predict",
     "GET /registry/versions": "predict",
     "GET /v2/models/{name}": "predict",
     "GET /v2/models/{name}/ready": "predict",
