@@ -9,6 +9,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from scripts.cloud_run import deploy, push, rollback
+from scripts.image_tasks import build
 from scripts.vm_tasks import vm_log, vm_status, vm_train
 from scripts.workflow_tasks import (
     check_event,
@@ -28,6 +29,7 @@ from scripts.workflow_tasks import (
 )
 
 __all__ = [
+    "build",
     "check_event",
     "comment",
     "data_changes",

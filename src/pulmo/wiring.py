@@ -79,7 +79,7 @@ def open_source(settings: Settings, target: str) -> "Source":
     return Pinned(verify(registry.fetch(ref)), registry.get(ref), settings.engine)
 
 
-def open_desk(settings: Settings, target: str, *, admin: bool) -> "Desk | None":
+def open_desk(settings: Settings, target: str | None, *, admin: bool) -> "Desk | None":
     """The registry for a server's routes, None beside a folder; with `admin` aliases can be moved.
 
     What `registry promote` asks is asked here too, so it needs what that verb is installed with.
@@ -88,7 +88,7 @@ def open_desk(settings: Settings, target: str, *, admin: bool) -> "Desk | None":
 
     from pulmo.serving.registry_routes import Desk
 
-    if folder_named(target) is not None and not admin:
+    if target is not None and folder_named(target) is not None and not admin:
         return None
     registry = open_registry(settings, read_only=not admin)
     composing = threading.Lock()  # Hydra keeps what it composes in one place

@@ -1,6 +1,7 @@
 """Where a model comes from: commit, lock file, configuration, machine."""
 
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,9 +64,14 @@ def recalibrated(origin: Lineage) -> str | None:
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:
     """The git commit that `folder` is checked out at and whether nothing differs from it.
 
+    An image has no git: its file COMMIT names the commit that all of it was exported from.
     (None, None) where `folder` is not the top of a git checkout (an installation may lie inside
     somebody else's), or without git.
     """
+    exported = folder / "COMMIT"
+    if exported.is_file() and not (folder / ".git").exists():
+        named = re.fullmatch(r"[0-9a-f]{40}\n", exported.read_text("utf-8"))
+        return (named[0].strip(), True) if named else (None, None)
     try:
         if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
             return None, None

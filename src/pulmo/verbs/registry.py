@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pulmo.verbs import output, registry_signing, registry_upkeep
+from pulmo.verbs import output, registry_download, registry_signing, registry_upkeep
 from pulmo.verbs.options import ASKED, AsJson, Overrides, Reason, actor, example
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Registered models: what there is, and what serves.",
     no_args_is_help=True,
 )
+app.add_typer(registry_download.app)
 app.add_typer(registry_upkeep.app)
 app.add_typer(registry_signing.app)
 

@@ -8,6 +8,7 @@ from pulmo.verbs.options import example
 
 if TYPE_CHECKING:
     from pulmo.config.settings import Settings
+    from pulmo.serving.models import Present, Source
 
 app = typer.Typer()
 
@@ -33,6 +34,9 @@ def serve(
     admin: Annotated[
         bool, typer.Option("--admin", help="Let admin keys stage, promote and roll back.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Begin without a model; take it once it is there.")
+    ] = False,
     reload: Annotated[
         bool, typer.Option("--reload", help="Begin anew when code or bundle change; to develop.")
     ] = False,
@@ -48,24 +52,38 @@ def serve(
     from pulmo.serving.app import create_app
     from pulmo.serving.keyring import Keyring
     from pulmo.serving.limits import Limits
-    from pulmo.serving.models import Present
     from pulmo.serving.receipts import Receipts
     from pulmo.serving.server import listen, make_server
     from pulmo.verbs.predictions import in_production
-    from pulmo.wiring import open_desk, open_receipts, open_receiver, open_source
+    from pulmo.wiring import open_desk, open_receipts, open_receiver
 
     places = settings.load()
     _be_heard(places)
     hosts = known_hosts(places, host, keyed=Keyring(places).asked_for)
-    target = model or in_production(places)
-    present = Present(open_source(places, target))
-    present.refresh()
+    target = model if wait else model or in_production(places)
+    present = _present(places, target, wait=wait)
     desk = open_desk(places, target, admin=admin)
     receipts = Receipts(open_receipts(places), details=places.log_embeddings)
     receiver = open_receiver(places, hooks.load())
     limits = Limits(workers=_cores())
     application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)
     make_server(application, limits).run([listen(host, port)])
+
+
+def _present(places: "Settings", target: str | None, *, wait: bool) -> "Present":
+    """The model that is served; with `wait` none yet, and where it will come from."""
+    from pulmo.serving.models import Awaited, Present
+    from pulmo.verbs.predictions import in_production
+    from pulmo.wiring import open_source
+
+    def find() -> "Source":
+        return open_source(places, target or in_production(places))
+
+    if wait:
+        return Present(Awaited(find), waits=True)
+    present = Present(find())
+    present.refresh()
+    return present
 
 
 def _be_heard(places: "Settings") -> None:

@@ -93,3 +93,13 @@ def test_a_model_that_no_training_gives_is_not_trained_again() -> None:
     changed = trained("a" * 40, True, "doctor.allow_errors", f"{CHANGED}: noise")
     assert unreproducible(changed) == "it was changed after its training: noise"
     assert unreproducible(trained("a" * 40, True, f"{RECALIBRATED} a@b")) is None
+
+
+def test_what_was_exported_from_a_commit_names_it(tmp_path: Path) -> None:
+    (tmp_path / "COMMIT").write_text("a" * 40 + "\n")
+    assert commit_of(tmp_path) == ("a" * 40, True)
+    (tmp_path / "COMMIT").write_text("the newest\n")
+    assert commit_of(tmp_path) == (None, None)
+    (tmp_path / "COMMIT").write_text("a" * 40 + "\n")
+    git(tmp_path, "init", "-q")  # a checkout knows better
+    assert commit_of(tmp_path) == (None, None)
