@@ -197,8 +197,9 @@ run() {
     mapfile -t words <"$JOB"
     say "$(date -u +%FT%TZ) start $starts at commit ${words[0]}: ${words[*]:1}"
     if [ "$starts" -gt "$MOST_STARTS" ]; then
-        say "cut off $MOST_STARTS times: given up"
         echo 1 | write "$ENDED"
+        exec 9>&-
+        say "cut off $MOST_STARTS times: given up"
         return
     fi
     # shellcheck source=/dev/null
@@ -206,13 +207,16 @@ run() {
     read_secrets
     cd "$CLONE"
     work "${words[@]:1}" || code=$?
+    local told="cut off ($code); it goes on by itself"
     case "$code" in
-    129 | 130 | 137 | 143) say "$(date -u +%FT%TZ) cut off ($code); it goes on by itself" ;;
+    129 | 130 | 137 | 143) ;;
     *)
-        say "$(date -u +%FT%TZ) ended with $code"
         echo "$code" | write "$ENDED"
+        told="ended with $code"
         ;;
     esac
+    exec 9>&- # the lock is free before anybody reads that it is over
+    say "$(date -u +%FT%TZ) $told"
 }
 
 abandon() {

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from google_cloud import ACCOUNT, GoogleCloud
@@ -25,6 +26,14 @@ SETTINGS = {
     "PULMO_GCP_API_KEYS": "pulmo-api-keys:3",
     "PULMO_GCP_CHECK_KEY": "pulmo-check-key:latest",
 }
+
+
+class Running(NamedTuple):
+    """Models by name with their digests, where each one's revision answers, and a key for them."""
+
+    models: dict[str, str]
+    urls: dict[str, str]
+    secret: str
 
 
 class Site:
@@ -61,24 +70,34 @@ class Site:
         return self.named("".join(f"{shlex.join(call)}\n" for call in self.cloud.calls))
 
 
-@pytest.fixture
-def site(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> Iterator[Site]:
-    cloud = GoogleCloud(tmp_path / "cloud")
-    secret, key = create(tmp_path / "keys", "check", "predict", any_version=False, actor="test")
-    _, other = create(tmp_path / "keys", "other", "predict", any_version=False, actor="test")
-    cloud.secret("pulmo-check-key", secret)
-    bundles = {n: make_bundle(tmp_path / n, weights=n.encode()) for n in ("A", "B", "C", "D")}
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, make_bundle: Callable[..., Bundle]
+) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("running")
+    secret, key = create(folder / "keys", "check", "predict", any_version=False, actor="test")
+    _, other = create(folder / "keys", "other", "predict", any_version=False, actor="test")
+    bundles = {n: make_bundle(folder / n, weights=n.encode()) for n in ("A", "B", "C", "D")}
     models = {name: bundle.info.model_digest for name, bundle in bundles.items()}
     # The revision of C answers with B, and that of D does not know the key of the check.
-    served = {"A": ("A", key), "B": ("B", key), "C": ("B", key), "D": ("D", other)}
+    served = {"A": key, "B": key, "D": other}
     with ExitStack() as stack:
-        for name, (bundle, known) in served.items():
-            folder = tmp_path / f"server-{name}"
-            folder.mkdir()
-            server = serving(bundles[bundle].path, folder, PULMO_API_KEYS=known.line())
-            _, url = stack.enter_context(server)
-            cloud.answers(models[name], url)
-        yield Site(cloud, models)
+        urls = {}
+        for name, known in served.items():
+            place = folder / f"server-{name}"
+            place.mkdir()
+            server = serving(bundles[name].path, place, PULMO_API_KEYS=known.line())
+            _, urls[name] = stack.enter_context(server)
+        yield Running(models, {**urls, "C": urls["B"]}, secret)
+
+
+@pytest.fixture
+def site(tmp_path: Path, running: Running) -> Site:
+    cloud = GoogleCloud(tmp_path / "cloud")
+    cloud.secret("pulmo-check-key", running.secret)
+    for name, url in running.urls.items():
+        cloud.answers(running.models[name], url)
+    return Site(cloud, running.models)
 
 
 def test_traffic_moves_to_what_answers_right_and_back(

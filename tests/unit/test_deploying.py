@@ -1,6 +1,7 @@
 """Tasks of Cloud Run from the outside: what is printed, and how what is missing or wrong ends."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ SETTINGS = {
     "PULMO_GCP_SERVICE_ACCOUNT": "pulmo-run@some-project.iam.gserviceaccount.com",
     "PULMO_GCP_INVOKER": ACCOUNT,
 }
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the gcloud of tests is a Unix program")
 
 
 @pytest.fixture
