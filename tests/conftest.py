@@ -1,6 +1,7 @@
 """What many tests share: a real bundle with a tiny graph, pictures for it, a clean environment."""
 
 import io
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ SETTINGS = (
     "PULMO_HOSTS",
     "PULMO_CORS_ORIGINS",
     "PULMO_API_KEYS",
+    "PULMO_API_URL",
     "PULMO_DATA_DIR",
     "PULMO_DATA_URL",
     "PULMO_LOG_EMBEDDINGS",
@@ -42,9 +44,11 @@ SETTINGS = (
     "PULMO_PUBLIC_KEY",
     "PULMO_HOOKS_SECRET",
     "PULMO_HOOKS_TARGETS",
+    "PULMO_REGISTRY",
     "PULMO_REGISTRY_URL",
     "PULMO_FILES_URL",
     "PULMO_SIGNING_KEY",
+    "PULMO_SWEEP_URL",
     "PORT",
 )
 
@@ -184,6 +188,32 @@ def gcs() -> Iterator[str]:
     """Google Cloud Storage on loopback: what STORAGE_EMULATOR_HOST is to be set to."""
     with services.gcs() as address:
         yield address
+
+
+@pytest.fixture(scope="module")  # the SDK keeps address, key and mode of whoever began it
+def _wandb_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    sdk = pytest.importorskip("wandb", reason="the group `wandb` is not installed")
+    from wandb_server import wandb_server
+
+    with wandb_server() as server:
+        server.folder = tmp_path_factory.mktemp("wandb")
+        sdk.teardown()
+        yield server
+        sdk.teardown()
+
+
+@pytest.fixture
+def wandb_house(_wandb_house: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """W&B on loopback (`wandb_server.Wandb`); a project of its own for each test."""
+    for name, value in _wandb_house.environment().items():
+        monkeypatch.setenv(name, value)
+    _wandb_house.project = f"project-{uuid.uuid4().hex[:12]}"
+    monkeypatch.setenv("WANDB_PROJECT", _wandb_house.project)
+    for name in ("WANDB_MODE", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    _wandb_house.refused.clear()
+    _wandb_house.asked.clear()
+    return _wandb_house
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,12 @@ from pulmo.core.ports import ModelRef, Move, Registry, Version
 from pulmo.errors import ConfigError, ModelError, RefusedError
 
 if TYPE_CHECKING:
-    from pulmo.core.receipt import Receipt, ReceiptLog
+    from pulmo.config.tracking import TrackingConfig
+    from pulmo.core.elsewhere import Elsewhere
+    from pulmo.core.receipt import DriftLog, Receipt, ReceiptLog
+    from pulmo.models.tracking import Tracker
     from pulmo.registry.delivery import Sender
+    from pulmo.registry.local import LocalRegistry
     from pulmo.registry.outbox import Outbox
     from pulmo.registry.queue import SqlJobs
     from pulmo.registry.signing import Keys
@@ -25,6 +29,16 @@ BUNDLE = "bundle"  # where a run's folder keeps its bundle
 
 def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     """The registry that the settings point at. Raises RegistryError."""
+    return _open_ledger(settings, read_only=read_only)
+
+
+def _open_ledger(settings: Settings, *, read_only: bool = False) -> "LocalRegistry":
+    if settings.registry == "wandb":
+        from pulmo.config import hooks
+        from pulmo.registry.wandb_mirror import open_wandb
+
+        chosen = None if read_only else hooks.load()
+        return open_wandb(settings, chosen, _keys(settings))[0]
     from pulmo.registry.local import open_registry as open_local
 
     return open_local(
@@ -32,12 +46,20 @@ def open_registry(settings: Settings, *, read_only: bool = False) -> Registry:
     )
 
 
+def open_elsewhere(settings: Settings) -> "Elsewhere | None":
+    """Where else the registry's aliases are shown and may be moved, None where nothing is asked."""
+    from pulmo.config import hooks, wandb
+
+    if settings.registry != "wandb" or wandb.is_offline():
+        return None
+    from pulmo.registry.wandb_mirror import open_wandb
+
+    return open_wandb(settings, hooks.load(), _keys(settings))[2]
+
+
 def sign(settings: Settings, ref: ModelRef) -> Version:
     """Sign the stored bundle of a version. Raises ConfigError without a key to sign with."""
-    from pulmo.registry.local import open_registry as open_local
-
-    registry = open_local(settings.registry_url, settings.files_url, keys=_keys(settings))
-    return registry.sign(ref)
+    return _open_ledger(settings).sign(ref)
 
 
 def _keys(settings: Settings) -> "Keys":
@@ -50,6 +72,10 @@ def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
     """The keeper of the registry that the settings point at. Raises RegistryError."""
     from pulmo.registry.upkeep import open_upkeep as open_local
 
+    if settings.registry == "wandb":
+        from pulmo.registry.wandb_mirror import open_wandb_upkeep
+
+        return open_wandb_upkeep(settings, _keys(settings), read_only=read_only)
     return open_local(
         settings.registry_url, settings.files_url, read_only=read_only, keys=_keys(settings)
     )
@@ -156,7 +182,10 @@ def open_sender(settings: Settings, chosen: HookSettings) -> "Sender":
 
 
 def copy_ledger(settings: Settings, folder: Path) -> Settings:
-    """Settings of a copy of the registry's ledger in `folder`, over the same files of bundles."""
+    """Settings of a copy of the registry's ledger in `folder`, over the same files of bundles.
+
+    W&B is told nothing of what happens on the copy.
+    """
     from pulmo.store.database import open_database
     from pulmo.store.dump import dump_rows, load_rows
 
@@ -164,8 +193,12 @@ def copy_ledger(settings: Settings, folder: Path) -> Settings:
     source = open_database(settings.registry_url, read_only=True)
     with source.read() as rows, open_database(url).write() as session:
         load_rows(session, (row for row in dump_rows(rows) if not _is_on_its_way(row)))
-    return settings.model_copy(update={"registry_url": url})
+    return settings.model_copy(update={"registry_url": url, "registry": "local"})
 
+    if settings.registry == "wandb":
+        from pulmo.registry.wandb_mirror import open_wandb
+
+        return open_wandb(settings, chosen, _keys(settings))[1]
 
 def _is_on_its_way(row: bytes) -> bool:
     """Whether a row of a dump is an event or a job: what is copied must not be done twice."""

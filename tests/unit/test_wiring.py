@@ -5,11 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from pulmo.config.hooks import HookSettings
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
+from pulmo.core.ports import Capabilities
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RefusedError
 from pulmo.serving.models import Following, Pinned
-from pulmo.wiring import open_bundle, open_desk, open_registry, open_source
+from pulmo.wiring import (
+    copy_ledger,
+    open_bundle,
+    open_desk,
+    open_elsewhere,
+    open_registry,
+    open_sender,
+    open_source,
+    open_upkeep,
+)
 
 
 @pytest.fixture
@@ -94,3 +105,35 @@ def test_a_desk_without_what_trains_says_where_to_promote(
     monkeypatch.setitem(sys.modules, "pulmo.config.compose", None)
     with pytest.raises(RefusedError, match="pulmo registry promote toy:v0"):
         desk.promote(version, "me", "because")
+
+
+def test_the_registry_with_wandb_is_the_same_ledger_and_asks_nobody_before_it_must(
+    settings: Settings, toy_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    open_registry(settings).register(toy_bundle.path, actor="me")
+    there = settings.model_copy(update={"registry": "wandb"})
+    registry = open_registry(there, read_only=True)
+    assert registry.capabilities == Capabilities("pulmo", shown_elsewhere=True)
+    assert open_registry(settings).capabilities == Capabilities("everyone", shown_elsewhere=False)
+    assert open_bundle(there, "toy:v0").digest == toy_bundle.digest
+    assert open_elsewhere(settings) is None
+    assert open_elsewhere(there) is not None
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert open_elsewhere(there) is None
+    assert open_upkeep(there).verify() == []
+
+
+def test_wandb_is_told_of_moves_and_not_of_those_on_a_copy_of_the_ledger(
+    settings: Settings, toy_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    there = settings.model_copy(update={"registry": "wandb"})
+    registry = open_registry(settings)
+    registry.register(toy_bundle.path, actor="me")
+    open_registry(there).set_alias("toy", "team", 0, expected=None, actor="me", reason="a try")
+    sender = open_sender(there, HookSettings())
+    sender.deliver()
+    assert {d.target for d in sender.deliveries(everything=True)} == {"local", "wandb"}
+    assert "WANDB_MODE=offline" in (sender.deliveries()[0].error or "")
+    assert copy_ledger(there, tmp_path).registry == "local"

@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pulmo.core.signatures import PREFIX, key
 from pulmo.errors import ConfigError
 
-LOCAL, GITHUB = "local", "github"
+LOCAL, GITHUB, WANDB = "local", "github", "wandb"  # the last where the registry is at W&B
 SHORTEST = 16  # characters of a secret
 _ROTATING = 2
 

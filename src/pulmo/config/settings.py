@@ -17,7 +17,8 @@ _SECRET = re.compile(r"(?i)(?<=[?&])([a-z_-]*(?:passw|secret|token|key|sig)[a-z_
 
 class Settings(BaseSettings):
     """Where things lie. `data_dir` holds made data sets, one folder each; `registry_url` is an
-    SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles, `data_url`
+    SQLAlchemy URL, `files_url` a directory or any fsspec URL for registered bundles, `registry`
+    says whether those are also at W&B (`wandb`: WANDB_API_KEY and its kin say where); `data_url`
     one where other machines find data sets by their digest. `log_url` is the database for receipts
     of predictions, or `stdout` for lines of JSON there; with `log_embeddings` they also hold what
     drift is judged by. `log_format` is how a server writes its log.
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
     data_url: str | None = Field(default=None, min_length=1)
+    registry: Literal["local", "wandb"] = "local"
     signing_key: Path | None = None
     public_key: Path | None = None
     log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")

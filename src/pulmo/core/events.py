@@ -64,16 +64,21 @@ class Event:
 
 @dataclass(frozen=True)
 class Asked:
-    """A version that shall be tested; one event has one key, however often it is told."""
+    """A version that shall be tested; one event has one key, however often it is told.
+
+    `artifact` is how W&B writes it, None where the event does not say or comes from elsewhere.
+    """
 
     key: str
     ref: ModelRef
     source: str
+    artifact: str | None = None
 
     @property
     def payload(self) -> dict[str, str]:
         """What a worker needs to know."""
-        return {"ref": str(self.ref), "alias": STAGING, "source": self.source}
+        told = {"ref": str(self.ref), "alias": STAGING, "source": self.source}
+        return told if self.artifact is None else {**told, "artifact": self.artifact}
 
 
 class _Told(BaseModel):
@@ -152,7 +157,8 @@ def asked_by_wandb(body: bytes) -> Asked | None:
         ref = _parse(f"{told.artifact_collection_name}:{number}")
     artifact = (told.entity_name, told.project_name, told.artifact_version, name, last, str(ref))
     known = json.dumps([told.event_type, told.alias, *artifact])
-    return Asked(f"wandb:{hashlib.sha256(known.encode()).hexdigest()}", ref, "wandb")
+    key = f"wandb:{hashlib.sha256(known.encode()).hexdigest()}"
+    return Asked(key, ref, "wandb", told.artifact_version_string or None)
 
 
 def dispatch(event: Event) -> bytes:

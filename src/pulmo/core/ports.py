@@ -136,12 +136,24 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What an adapter of the registry can promise: whose moves `expected` holds back, and whether
+    its aliases are also shown where other hands may move them (`pulmo.core.elsewhere`).
+    """
+
+    compare_and_swap: Literal["everyone", "pulmo"]
+    shown_elsewhere: bool
+
+
 class Registry(Protocol):
     """Named models with immutable versions, movable aliases and an append-only history.
 
     Every method raises NotFoundError where the model, version or alias is not there. `actor` says
     who asks, `reason` why.
     """
+
+    capabilities: Capabilities
 
     def register(self, bundle: Path, *, actor: str) -> Version:
         """Store a verified bundle folder; a known model digest returns its version."""

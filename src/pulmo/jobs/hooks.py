@@ -15,6 +15,7 @@ from typing import Protocol
 
 from pulmo.config.schema import Config
 from pulmo.config.settings import Settings
+from pulmo.core.elsewhere import Elsewhere
 from pulmo.core.events import Asked
 from pulmo.core.ports import (
     PRODUCTION,
@@ -29,6 +30,7 @@ from pulmo.core.ports import (
 )
 from pulmo.errors import ConflictError, NotFoundError, PulmoError, RefusedError, RegistryError
 from pulmo.jobs import release
+from pulmo.jobs.elsewhere import compare, take_staged
 from pulmo.logs import get_logger
 
 HOLD_S = 8.0  # how often a worker says that it lives
@@ -54,6 +56,7 @@ class Workplace:
     settings: Settings
     configure: Callable[[str], Config]
     actor: str
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def stage(
 def reconcile(place: Workplace) -> Iterator[Finding]:
     """Look at every alias, since senders may skip: staged versions that nobody tested are queued.
 
-    Aliases that were moved by other means than Pulmo are told and never followed.
+    Aliases that were moved by other means than Pulmo are told and never followed; `staging` of
+    another place that shows the registry asks for tests, as that place's event would.
     """
     for name in place.registry.names():
         staged = _pointed(place.registry, name, STAGING)
@@ -121,6 +125,22 @@ def reconcile(place: Workplace) -> Iterator[Finding]:
                 yield Finding(name, alias, f"moved by other means: {told}")
         if staged is not None:
             yield from _untested(place, staged)
+        yield from _moved_elsewhere(place, name)
+
+
+def _moved_elsewhere(place: Workplace, name: str) -> Iterator[Finding]:
+    if place.elsewhere is None:
+        return
+    for moved in compare(place.registry, place.elsewhere, name):
+        yield Finding(name, moved.alias, moved.told)
+        if moved.asked is None:
+            continue
+        last, artifact = _last(place.registry, name, STAGING), moved.asked.artifact
+        key = f"reconcile:{artifact}:{last.id if last else 0}"
+        asked = Asked(key, ModelRef(name, alias=STAGING), "reconcile", artifact)
+        job, new = place.queue.enqueue(key, name, asked.payload)
+        told = "queued" if new else f"its job is {job.state}"
+        yield Finding(name, STAGING, f"{artifact} is not tested: {told}", key)
 
 
 def _untested(place: Workplace, staged: Version) -> Iterator[Finding]:
@@ -166,7 +186,9 @@ def _perform(job: Job, place: Workplace) -> tuple[str, str]:
 
 
 def _outcome(job: Job, place: Workplace) -> tuple[str, str]:
-    version = place.registry.get(ModelRef.parse(job.payload["ref"]))
+    version = _subject(job, place)
+    if version is None:
+        return "superseded", f"{job.payload['artifact']} is not tested: it is not staged any more"
     staged = _pointed(place.registry, version.name, STAGING)
     if staged is None or staged.number != version.number:
         where = staged.label if staged else "nothing"
@@ -183,6 +205,12 @@ def _outcome(job: Job, place: Workplace) -> tuple[str, str]:
         return "done", f"{version.label} passed and was in production already"
     release.promote(place.registry, version, config, actor=place.actor, reason=reason)
     return "done", f"{version.label} passed and is in production"
+
+
+def _subject(job: Job, place: Workplace) -> Version | None:
+    if place.elsewhere is None or "artifact" not in job.payload:
+        return place.registry.get(ModelRef.parse(job.payload["ref"]))
+    return take_staged(place.registry, place.elsewhere, job, place.actor)
 
 
 def _cause(job: Job, version: Version, registry: Registry) -> tuple[datetime, str]:

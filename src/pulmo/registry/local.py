@@ -10,6 +10,7 @@ from pulmo.core.bundle import verify
 from pulmo.core.ports import (
     AUTOMATIC_ALIASES,
     PRODUCTION,
+    Capabilities,
     ModelRef,
     Move,
     Verdict,
@@ -50,6 +51,8 @@ class LocalRegistry:
 
     Every verb is one transaction; the bytes are safe on disk before a row names them.
     """
+
+    capabilities = Capabilities(compare_and_swap="everyone", shown_elsewhere=False)
 
     def __init__(self, database: Database, files: BundleFiles, keys: Keys | None = None) -> None:
         self._database = database

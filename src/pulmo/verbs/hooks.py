@@ -1,7 +1,7 @@
 """`hooks …`: events of moved aliases on their way, the jobs they ask for, and a rehearsal."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from pulmo.verbs.options import AsJson, Overrides, actor, example
 if TYPE_CHECKING:
     from pulmo.config.schema import Config
     from pulmo.config.settings import Settings
-    from pulmo.core.ports import Job
+    from pulmo.core.ports import Job, ModelRef, Registry
     from pulmo.jobs.hooks import Workplace
     from pulmo.jobs.rehearsal import Post, Step
 
@@ -152,10 +152,12 @@ def rehearse(
     from pulmo.core.ports import ModelRef
     from pulmo.jobs.rehearsal import Secrets
     from pulmo.jobs.rehearsal import rehearse as run
-    from pulmo.wiring import copy_ledger
+    from pulmo.wiring import copy_ledger, open_registry
 
     with tempfile.TemporaryDirectory() as folder:
-        places = copy_ledger(settings.load(), Path(folder))
+        real = settings.load()
+        _bring(open_registry(real, read_only=True), ModelRef.parse(model))
+        places = copy_ledger(real, Path(folder))
         shared = Secrets(*(secrets.token_urlsafe(32) for _ in range(3)))
         with _receiving(places, model, shared) as post:
             ref = ModelRef.parse(model)
@@ -175,15 +177,31 @@ def open_workplace(
 ) -> "Workplace":
     """What a worker needs; configurations are composed unless `configure` gives them."""
     from pulmo.jobs.hooks import Workplace
-    from pulmo.wiring import open_queue, open_registry
+    from pulmo.wiring import open_elsewhere, open_queue, open_registry
 
     def compose(name: str) -> "Config":
         from pulmo.config.compose import compose_for_model
 
         return compose_for_model(name, overrides or [])
 
-    registry = open_registry(places)
-    return Workplace(registry, open_queue(places), places, configure or compose, actor())
+    return Workplace(
+        open_registry(places),
+        open_queue(places),
+        places,
+        configure or compose,
+        actor(),
+        open_elsewhere(places),
+    )
+
+
+def _bring(registry: "Registry", ref: "ModelRef") -> None:
+    """Let the bytes of a model and of its champion lie on this machine before a rehearsal."""
+    from pulmo.core.ports import PRODUCTION, ModelRef
+    from pulmo.errors import NotFoundError
+
+    registry.fetch(ref)
+    with suppress(NotFoundError):
+        registry.fetch(ModelRef(ref.name, alias=PRODUCTION))
 
 
 @contextmanager

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from services import BUCKET
 
+from pulmo.config.hooks import HookSettings
+from pulmo.config.settings import Settings
 from pulmo.core import bundle as bundles
 from pulmo.core.bundle import GRAPH, WEIGHTS, Bundle
 from pulmo.core.ports import Check, Verdict, Version
 from pulmo.registry.local import LocalRegistry, open_registry
+from pulmo.registry.signing import Keys
+from pulmo.registry.wandb_mirror import open_wandb
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,22 @@ class Places:
     database: str
     files: str
     cache: Path
+    wandb: bool = False
 
     def open(self, *, read_only: bool = False) -> LocalRegistry:
+        if self.wandb:
+            settings = Settings(registry_url=self.database, files_url=self.files, registry="wandb")
+            return open_wandb(settings, None if read_only else HookSettings(), Keys())[0]
         return open_registry(self.database, self.files, read_only=read_only, cache=self.cache)
 
 
-@pytest.fixture(params=["sqlite, folder", "postgres, folder", "sqlite, gcs", "postgres, gcs"])
+@pytest.fixture(
+    params=["sqlite, folder", "postgres, folder", "sqlite, gcs", "postgres, gcs", "sqlite, wandb"]
+)
 def places(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Places:
-    """Every database with every store of files: one suite holds them all."""
+    """Every database with every store of files, and W&B: one suite holds them all."""
     database, files = request.param.split(", ")
     url, folder = f"sqlite:///{tmp_path}/registry.db", str(tmp_path / "bundles")
     if database == "postgres":
@@ -40,7 +50,9 @@ def places(
     if files == "gcs":
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", request.getfixturevalue("gcs"))
         folder = f"gs://{BUCKET}/{uuid.uuid4().hex}"
-    return Places(url, folder, tmp_path / "cache")
+    if files == "wandb":
+        request.getfixturevalue("wandb_house")
+    return Places(url, folder, tmp_path / "cache", files == "wandb")
 
 
 @pytest.fixture
