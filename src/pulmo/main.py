@@ -10,6 +10,7 @@ import typer
 from pulmo import __version__, errors, logs
 from pulmo.verbs import (
     datasets,
+    drift,
     evaluation,
     hooks,
     keys,
@@ -59,6 +60,7 @@ app = typer.Typer(
 )
 app.add_typer(loop.app)
 app.add_typer(evaluation.app)
+app.add_typer(drift.app)
 app.add_typer(predictions.app)
 app.add_typer(serving.app)
 app.add_typer(receipts.app)

@@ -221,6 +221,15 @@ def find_receipt(settings: Settings, receipt_id: str) -> "Receipt":
     return find(settings.log_url, receipt_id)
 
 
+def open_log(settings: Settings) -> "DriftLog":
+    """Receipts to look back at. Raises ConfigError where no database keeps them."""
+    from pulmo.store.windows import SqlWindows
+
+    if settings.log_url == "stdout":
+        raise ConfigError("PULMO_LOG_URL names no database: let servers keep receipts in one")
+    return SqlWindows(settings.log_url)
+
+
 def open_bundle_folder(folder: Path) -> Bundle:
     """The verified bundle that a folder is, or that a run's folder holds. Raises ModelError."""
     if not folder.is_dir():

@@ -4,9 +4,10 @@ A receipt holds digests of the picture, never the picture itself, its name or wh
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,26 @@ class Receipt(BaseModel):
     ] = None
 
 
+@dataclass(frozen=True)
+class DriftWindow:
+    """Consecutive answers of one model that were held against its reference.
+
+    `first` and `last` are the ids of their receipts, `p` and `bound` those of the report, which
+    `document` holds as JSON does.
+    """
+
+    model: str
+    model_digest: str
+    first: str
+    last: str
+    begins: datetime
+    ends: datetime
+    pictures: int
+    p: float
+    bound: float
+    document: Mapping[str, Any]
+
+
 class ReceiptLog(Protocol):
     """Where receipts are kept."""
 
@@ -65,6 +86,19 @@ class ReceiptLog(Protocol):
 
         Raises whatever the place raises that cannot keep them.
         """
+
+
+class DriftLog(Protocol):
+    """Receipts that are looked back at, and what was found in them."""
+
+    def receipts(self, model_digest: str, since: datetime | None) -> Iterator[Receipt]:
+        """The receipts of one model, oldest first, from `since` on."""
+
+    def judged(self, model_digest: str, bound: float) -> Mapping[tuple[str, str], DriftWindow]:
+        """The kept windows of one model under one bound, by first and last receipt."""
+
+    def keep(self, windows: Sequence[DriftWindow]) -> None:
+        """Keep windows; one that is there already is left as it is."""
 
 
 def pixels_digest(pixels: Pixels) -> str:

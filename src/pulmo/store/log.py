@@ -1,4 +1,6 @@
-"""The log database: receipts of predictions, apart from the registry that no flood may reach."""
+"""The log database: receipts of predictions and drift windows, apart from the registry that no
+flood may reach.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,6 +16,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    UniqueConstraint,
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -63,13 +66,36 @@ class PredictionRow(LogBase):
     embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
+class WindowRow(LogBase):
+    """Append-only: one judged window; `first` and `last` are receipts, `document` the report."""
+
+    __tablename__ = "drift_windows"
+    __table_args__ = (
+        UniqueConstraint("model_digest", "first", "last", "bound"),
+        Index(None, "model_digest", "ends"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(64))
+    model_digest: Mapped[str] = mapped_column(String(64))
+    first: Mapped[str] = mapped_column(String(64))
+    last: Mapped[str] = mapped_column(String(64))
+    begins: Mapped[datetime]
+    ends: Mapped[datetime]
+    pictures: Mapped[int]
+    p: Mapped[float] = mapped_column(Double)
+    bound: Mapped[float] = mapped_column(Double)
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    judged_at: Mapped[datetime]
+
+
 SCHEMA = Schema(
     holds="log of predictions",
     maker="`pulmo serve` makes one",
     variable=VARIABLE,
     metadata=LogBase.metadata,
     migrations=Path(__file__).parent / "log_migrations",
-    head="0001",
+    head="0002",
     stamp="log_version",
     busy_s=BUSY_SECONDS,
 )
@@ -122,7 +148,7 @@ def find_receipt(url: str, receipt_id: str) -> Receipt:
             row = session.scalar(select(PredictionRow).where(PredictionRow.id == receipt_id))
             if row is None:
                 raise NotFoundError(f"the log holds no receipt {receipt_id}")
-            return _receipt(row)
+            return to_receipt(row)
     finally:
         database.close()
 
@@ -139,7 +165,8 @@ def _row(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _receipt(row: PredictionRow) -> Receipt:
+def to_receipt(row: PredictionRow) -> Receipt:
+    """The receipt that a row keeps."""
     name = ModelName(name=row.model, version=row.version, digest=row.model_digest)
     same = set(Receipt.model_fields) - {"model"}
     return Receipt(model=name, **{field: getattr(row, field) for field in same})
