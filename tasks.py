@@ -89,6 +89,17 @@ def benchmark_serving(context: Context, arguments: str) -> None:
     run(context, "python", "-m", "benchmarks.page")
 
 
+@task(
+    name="benchmark-training",
+    help={"arguments": "KEY=VALUE … --only T4 --gpu --quick, in quotes"},
+)
+def benchmark_training(context: Context, arguments: str = "") -> None:
+    """Measure training beside a plain loop and write docs/performance.md; `--gpu` on a GPU."""
+    groups = ("--group", "search")
+    run(context, *groups, "python", "-m", "benchmarks.training", *shlex.split(arguments))
+    run(context, "python", "-m", "benchmarks.page")
+
+
 @task
 def lint(context: Context) -> None:
     """Check style and format."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from benchmarks.arms import ROOT
 from benchmarks.serving import RESULTS
+from benchmarks.training import RESULTS as TRAINING
 
 PAGE, PLOT = ROOT / "docs/performance.md", ROOT / "docs/images/serving.png"
+IMAGE = f"images/{PLOT.name}"
 GREEN, RED, GREY = "#0072b2", "#d55e00", "#888888"  # colour-blind eyes tell them apart
 HEAD = """# Performance
 
@@ -33,12 +35,29 @@ and what each one's documentation recommends together with our engine and decode
 """
 
 
-def page(results: dict[str, Any]) -> str:
-    """The page, as Markdown."""
-    told = [HEAD]
+TRAINING_HEAD = """
+## Training
+
+Loops that train beside each other in random order with all cores, on the same files, split,
+network, batch and precision; the peer is `benchmarks/plain.py`, a plain PyTorch + timm fine-tune
+with channels-last. T4 is run whole, three times. Made by `uv run invoke benchmark-training`; with
+`--arguments "--gpu"` on a machine with one.
+"""
+
+
+def page(results: dict[str, Any], training: dict[str, Any] | None = None) -> str:
+    """The page, as Markdown; what training costs below what serving costs."""
+    told = [_part(HEAD, PEERS, results, f"\n![Ratios with their intervals and goals]({IMAGE})\n\n")]
+    if training is not None:
+        told.append(_part(TRAINING_HEAD, "", training, "\n"))
+    return "".join(told)
+
+
+def _part(head: str, peers: str, results: dict[str, Any], plot: str) -> str:
+    told = [head]
     if machine := results.get("machine"):
-        told.append("Measured on " + "; ".join(f"{k} {v}" for k, v in machine.items()) + ".\n")
-    told += [PEERS, f"\n![Ratios with their intervals and goals](images/{PLOT.name})\n\n"]
+        told.append("\nMeasured on " + "; ".join(f"{k} {v}" for k, v in machine.items()) + ".\n")
+    told += [peers, plot]
     told.append("| | what | median | 95 % | goal | CPU | |\n|---|---|---|---|---|---|---|\n")
     for name in sorted(results["measured"]):
         told += [_line(row) for row in results["measured"][name]["rows"]]
@@ -96,15 +115,22 @@ def draw(results: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    known: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return known
+
+
 def main() -> None:
     """Write both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--training", type=Path, default=TRAINING)
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--plot", type=Path, default=PLOT)
     said = parser.parse_args()
-    results = json.loads(said.results.read_text("utf-8"))
-    said.page.write_text(page(results), "utf-8")
+    results = _read(said.results) or {"measured": {}}
+    training = _read(said.training)
+    said.page.write_text(page(results, training), "utf-8")
     draw(results, said.plot)
 
 

@@ -49,6 +49,7 @@ SETTINGS = (
     "PULMO_FILES_URL",
     "PULMO_SIGNING_KEY",
     "PULMO_SWEEP_URL",
+    "PULMO_SWEEP_URL",
     "PORT",
 )
 

@@ -18,6 +18,7 @@ from pulmo.verbs import (
     predictions,
     receipts,
     registry,
+    search,
     serving,
     show,
     upkeep,
@@ -59,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(loop.app)
+app.add_typer(search.app)
 app.add_typer(evaluation.app)
 app.add_typer(drift.app)
 app.add_typer(predictions.app)

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 from PIL import Image
+from served import serving
 
 FIVE_MINUTES = 300
 
@@ -52,7 +54,7 @@ def test_xrays_are_trained_tested_promoted_and_predicted(
 
 
 def test_ten_colour_classes_work_by_configuration_alone(
-    home: Path, shared_data: Path, pulmo: Callable[..., object]
+    home: Path, shared_data: Path, pulmo: Callable[..., object], tell: Callable[[str], None]
 ) -> None:
     root = shared_data / "imagenette160"
     pulmo(home, "data", "data=imagenette", f"data.root={root}")
@@ -66,6 +68,36 @@ def test_ten_colour_classes_work_by_configuration_alone(
     )
     assert row["label"] == "n01440764"
     assert len(row["probabilities"]) == 10
+    pulmo(home, "test-staged", "imagenette:production")
+    evaluated = json.loads(pulmo(home, "evaluate", "data=imagenette", "--json").stdout)
+    assert {"val", "test"} <= evaluated["splits"].keys()
+    with serving("imagenette:production", home) as (_, url):
+        asked = httpx.post(
+            f"{url}/predict",
+            content=picture.read_bytes(),
+            headers={"Content-Type": "image/jpeg"},
+            timeout=60,
+        )
+    answer = asked.json()
+    assert asked.status_code == 200, answer
+    assert answer["prediction"] == "n01440764"
+    assert answer["model"]["name"] == "imagenette"
+    assert answer["probabilities"] == pytest.approx(row["probabilities"], abs=1e-4)
+    accuracy = trained["metrics"]["val"]["accuracy"]["value"]
+    tell(f"imagenette: {trained['seconds']:.0f} s, accuracy {accuracy:.3f} on val, served")
+
+
+def test_another_network_is_one_override_away(
+    home: Path, shared_data: Path, pulmo: Callable[..., object]
+) -> None:
+    pulmo(home, "data", "data=imagenette", f"data.root={shared_data / 'imagenette160'}")
+    pulmo(
+        home, "train", "data=imagenette", "model=resnet18", "recipe=finetune",
+        "model.image_size=48", "trainer.max_epochs=1", "run.dir=resnet",
+    )  # fmt: skip
+    bundle = json.loads((home / "resnet/bundle/bundle.json").read_text("utf-8"))
+    assert bundle["specification"]["network"]["architecture"] == "resnet18"
+    assert len(bundle["specification"]["classes"]) == 10
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pulmo.errors import ConfigError
 _OVERRIDE = re.compile(
     r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w.-]*)(?:=(?P<value>.*))?", re.DOTALL
 )
-_SELECTORS = ("experiment", "debug")  # parts that hold differences and leave no key behind
+_SELECTORS = ("experiment", "debug", "profiler")  # parts of differences: they leave no key behind
 _NOTHING = tuple(f"{part}=null" for part in _SELECTORS)  # the default, which Hydra cannot be told
 
 
@@ -75,6 +75,14 @@ def compose_for_model(name: str, overrides: Sequence[str] = ()) -> Config:
     if not any(text.lstrip("+").startswith("data=") for text in rest):
         rest.append(f"data={_data_of(name)}")
     return compose([*rest, f"registry.name={name}"])
+
+
+def compose_for_sweep(overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a search: without a `sweep=` override, the space of the recipe."""
+    if any(text.startswith("sweep=") for text in overrides):
+        return compose(overrides)
+    plain = [text for text in overrides if not text.lstrip("+").startswith("sweep.")]
+    return compose([*overrides, f"sweep={compose(plain).recipe.kind}"])
 
 
 def _data_of(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pulmo.config.gating import GateConfig as GateConfig
+from pulmo.config.sweeping import SweepConfig as SweepConfig
 from pulmo.core.dicom_spec import DicomSpec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -65,7 +66,7 @@ class DataConfig(_Group):
     """A data set: where its pictures come from, what they show, how they are split.
 
     `source` is a `folder` with one folder for each class, a table (`csv`) that lists pictures
-    below `root`, an archive of PneumoniaMNIST or the built-in phantom. Where `root` is null, an
+    below `root`, an archive of arrays (`npz`) or the built-in phantom. Where `root` is null, an
     archive is downloaded from `url` or one of its `mirrors` and held against `sha256` or `md5`.
     `patient` is a regular expression on the file name whose first non-empty group (or whole
     match) is the patient; null means that every picture stands alone. `slices` names attributes
@@ -75,7 +76,7 @@ class DataConfig(_Group):
     """
 
     name: str
-    source: Literal["folder", "csv", "pneumoniamnist", "phantom"]
+    source: Literal["folder", "csv", "npz", "phantom"]
     root: str | None = None
     table: str | None = None
     columns: ColumnsConfig = ColumnsConfig()
@@ -186,7 +187,8 @@ class AugmentConfig(_Group):
 class RecipeConfig(_Group):
     """How weights are found. `probe`: the backbone is frozen, its embeddings are computed once
     (for `views` augmented views of every picture), only the head is trained. `ema` is the decay
-    of a running average of the weights, which is then evaluated and exported; null: none.
+    of a running average of the weights, which is then evaluated and exported; null: none. With
+    `frozen_norms` batch normalisation keeps its statistics; null: where it came with weights.
     """
 
     kind: Literal["probe", "finetune"]
@@ -198,10 +200,12 @@ class RecipeConfig(_Group):
     balance: bool = True
     augment: AugmentConfig | None = None
     ema: float | None = Field(default=None, gt=0, lt=1)
+    frozen_norms: bool | None = None
 
 
 class TrainerConfig(_Group):
-    """The loop. `accelerator` auto takes a GPU where there is one; `patience` counts epochs. A
+    """The loop. `accelerator` auto takes a GPU where there is one, `precision` auto what the device
+    is fast in; `patience` counts epochs. `batch_size` is that of all processes together. A
     checkpoint is taken at the end of every epoch and every `checkpoint_every` steps. `profiler`
     writes where the time went into the run folder.
     """
@@ -210,7 +214,7 @@ class TrainerConfig(_Group):
     batch_size: int = Field(ge=1)
     patience: int | None = Field(default=None, ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     checkpoint_every: int | None = Field(default=None, ge=1)
     profiler: Literal["simple", "pytorch"] | None = None
@@ -251,6 +255,7 @@ class Config(_Group):
     decision: DecisionConfig
     evaluate: EvaluateConfig
     gate: GateConfig
+    sweep: SweepConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -264,4 +269,4 @@ class Config(_Group):
 
     def document(self) -> dict[str, Any]:
         """The configuration as plain nested values, as it is stored beside a model."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude={"sweep"} if self.sweep is None else None)

@@ -21,7 +21,8 @@ class Settings(BaseSettings):
     says whether those are also at W&B (`wandb`: WANDB_API_KEY and its kin say where); `data_url`
     one where other machines find data sets by their digest. `log_url` is the database for receipts
     of predictions, or `stdout` for lines of JSON there; with `log_embeddings` they also hold what
-    drift is judged by. `log_format` is how a server writes its log.
+    drift is judged by. `log_format` is how a server writes its log. `sweep_url` is the database of
+    searches; left out, each has its own in its folder.
     `signing_key` is the file of a key that signs what is registered, `public_key` that of one that
     every bundle must be signed by before it is used.
 
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     public_key: Path | None = None
     log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")
     log_embeddings: bool = False
+    sweep_url: str | None = Field(default=None, pattern=r"^[a-z0-9+]+://")
     log_format: Literal["text", "json"] = "text"
     keys_dir: Path = Path("models/keys")
     api_keys: str = ""

@@ -1,9 +1,9 @@
-"""What can happen to a radiograph on its way to the model, in five severities.
+"""What can happen to a picture on its way to the model, in five severities.
 
 After Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions
-and perturbations", with the kinds that meet X-rays: noise of a low dose, motion and poor focus,
-exposure and window, compression, a tilted patient, a small detector. Everything acts on the
-pictures that a graph takes; equal arguments give equal pixels.
+and perturbations", with the kinds that meet pictures of patients: noise of a low dose, motion and
+poor focus, exposure and window, compression, a tilted patient, a small detector. Everything acts on
+the pictures that a graph takes; equal arguments give equal pixels.
 """
 
 import io

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pulmo.core.preprocess import MAX_BYTES, is_dicom
 from pulmo.errors import DataError
 
-MAX_ELEMENTS = 100_000  # of one data set and its compressed fragments; a radiograph has hundreds
+MAX_ELEMENTS = 100_000  # of one data set and its compressed fragments; a picture has hundreds
 CUT_SHORT = "the DICOM file is cut short or its lengths are wrong"
 
 Reals = NDArray[np.float64]

@@ -75,7 +75,7 @@ def worse_decisions(ours: Mask, theirs: Mask, patients: Sequence[str]) -> tuple[
     likely so bad a balance is where neither is better.
 
     McNemar 1947, one-sided and exact, with a fair coin for each patient instead of each picture:
-    what a model gains and loses on one child's pictures falls together.
+    what a model gains and loses on one patient's pictures falls together.
     """
     patient = np.unique(np.asarray(patients), return_inverse=True)[1]
     gains = np.bincount(patient, ours.astype(np.float64) - theirs).round().astype(np.int64)

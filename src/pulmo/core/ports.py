@@ -56,7 +56,7 @@ class ModelRef:
 
 def _bad_reference(text: str) -> str:
     return (
-        f"'{text}' names no model: write name:alias (pneumonia:production), name:v3 or "
+        f"'{text}' names no model: write name:alias (my-task:production), name:v3 or "
         "name@digest with at least 12 hex digits"
     )
 
@@ -87,7 +87,7 @@ class Version:
 
     @property
     def label(self) -> str:
-        """How people write it: `pneumonia:v3`."""
+        """How people write it: `my-task:v3`."""
         return f"{self.name}:v{self.number}"
 
 

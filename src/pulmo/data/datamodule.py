@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from pulmo.core.randomness import permutation
+from pulmo.errors import DataError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # inputs, labels, rows
 
@@ -27,16 +28,25 @@ class Samples:
 
 
 class SampleDataset(Dataset[Batch]):
-    """Whole batches by a list of positions: one copy out of memory, no per-sample work."""
+    """Whole batches by a list of positions: one copy out of memory, no per-sample work.
 
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+    With a `home` all samples are moved to that device once, and batches are taken there.
+    """
+
+    def __init__(self, samples: Samples, home: torch.device | None = None) -> None:
+        self.samples, self.home = samples, home
+        if home is not None:
+            self._inputs = torch.from_numpy(samples.inputs[samples.rows]).to(home)
+            self._labels = torch.from_numpy(samples.labels).to(home)
 
     def __len__(self) -> int:
         return len(self.samples.labels)
 
     def __getitem__(self, positions: list[int]) -> Batch:
         rows = self.samples.rows[positions]
+        if self.home is not None:
+            index = torch.tensor(positions, device=self.home)
+            return self._inputs[index], self._labels[index], torch.from_numpy(rows)
         inputs = torch.from_numpy(self.samples.inputs[rows])
         labels = torch.from_numpy(self.samples.labels[positions])
         return inputs, labels, torch.from_numpy(rows)
@@ -45,12 +55,15 @@ class SampleDataset(Dataset[Batch]):
 class KeyedBatches(Sampler[list[int]]):
     """A new order every epoch, decided by (seed, epoch) alone; Lightning calls `set_epoch`.
 
-    A last batch of one sample is left out, since batch statistics need two. `given` counts the
-    batches of the running epoch; the first `begin` of the next one asked for are left out.
+    Of `size` processes each gets its share of every batch, and all together the batches that one
+    alone would get. A last batch of less than two samples each is left out, since batch statistics
+    need two. `given` counts the batches of the running epoch; the first `begin` of the next one
+    asked for are left out.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int, rank: int = 0, size: int = 1) -> None:
         self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
+        self.rank, self.size = rank, size
         self.given = self.begin = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -65,23 +78,41 @@ class KeyedBatches(Sampler[list[int]]):
         self.given, self.begin = self.begin, 0
         for start in self._starts()[self.given :]:
             self.given += 1
-            yield order[start : start + self.batch_size]
+            yield order[start : start + self.batch_size][self.rank :: self.size]
 
     def _starts(self) -> range:
-        alone = self.n > 1 and self.n % self.batch_size == 1
-        return range(0, self.n - 1 if alone else self.n, self.batch_size)
+        last = self.n % self.batch_size
+        short = self.n > last and last < 2 * self.size
+        return range(0, self.n - last if short else self.n, self.batch_size)
 
 
 class SampleDataModule(pl.LightningDataModule):
-    """Loaders of training and validation samples that lie in memory.
+    """Loaders of training and validation samples that lie in memory, or on the device `home`.
 
-    Its state, which Lightning stores in a checkpoint, is the position inside an epoch.
+    Each of `size` processes has its share of both: of every training batch, and a run of the
+    validation samples. Its state, which Lightning stores in a checkpoint, is the position inside
+    an epoch. Raises DataError where a process would have nothing to validate.
     """
 
-    def __init__(self, train: Samples, val: Samples, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        train: Samples,
+        val: Samples,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        size: int = 1,
+        home: torch.device | None = None,
+    ) -> None:
         super().__init__()
-        self.train, self.val, self.batch_size = train, val, batch_size
-        self.batches = KeyedBatches(len(train.labels), batch_size, seed)
+        if len(val.labels) < size:
+            raise DataError(
+                f"{size} processes share {len(val.labels)} validation pictures: start fewer"
+            )
+        self.train, self.val, self.batch_size = train, _share(val, rank, size), batch_size
+        self.home = home
+        self.batches = KeyedBatches(len(train.labels), batch_size, seed, rank, size)
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the running epoch were given out; 0 when it is over."""
@@ -93,10 +124,18 @@ class SampleDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew every epoch."""
-        return DataLoader(SampleDataset(self.train), sampler=self.batches, batch_size=None)
+        dataset = SampleDataset(self.train, self.home)
+        return DataLoader(dataset, sampler=self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In order, in larger batches: no gradients are kept."""
-        dataset = SampleDataset(self.val)
+        dataset = SampleDataset(self.val, self.home)
         batches = BatchSampler(SequentialSampler(dataset), 4 * self.batch_size, drop_last=False)
         return DataLoader(dataset, sampler=batches, batch_size=None)
+
+
+def _share(samples: Samples, rank: int, size: int) -> Samples:
+    """One of `size` runs of samples of about equal length."""
+    n = len(samples.labels)
+    part = slice(n * rank // size, n * (rank + 1) // size)
+    return Samples(samples.inputs, samples.rows[part], samples.labels[part])

@@ -32,7 +32,7 @@ def collect(config: DataConfig, data_dir: Path) -> Collection:
     home = home_of(data_dir, config.name)
     if config.source == "phantom":
         return from_folder(config, _make_phantom(config, home))
-    if config.source == "pneumoniamnist":
+    if config.source == "npz":
         return from_folder(config, _make_medmnist(config, home))
     root = _root(config, home)
     return from_table(config, root) if config.source == "csv" else from_folder(config, root)

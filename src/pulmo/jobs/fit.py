@@ -2,19 +2,20 @@
 
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.profilers import Profiler, PyTorchProfiler, SimpleProfiler
-from torch import Tensor, nn
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.profilers import Profiler
+from torch import Tensor
 
 from pulmo.config.schema import Config
 from pulmo.core.bundle import NetworkSpec
@@ -22,26 +23,43 @@ from pulmo.core.preprocess import Pixels
 from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
 from pulmo.errors import DataError, ModelError
+from pulmo.jobs import hardware, profiling, ranks
+from pulmo.jobs.embedding import Known, changed, embedded, scaled
 from pulmo.jobs.run_folder import CHECKPOINTS
 from pulmo.logs import get_logger
-from pulmo.models.augment import augment
 from pulmo.models.catalog import Network, build
 from pulmo.models.checkpoint import AtomicCheckpointIO, Keeper, newest
 from pulmo.models.module import ClassifierModule
-from pulmo.progress import track
 
 log = get_logger(__name__)
 
-EMBED_BATCH = 16  # larger ones spend their time on page faults
+
+@dataclass(frozen=True)
+class Around:
+    """Who is told of a training as it goes, and embeddings of earlier ones."""
+
+    logger: Logger | None
+    watch: pl.Callback | None
+    known: Known
+    profiler: Profiler
 
 
-def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Network:
+def fit(
+    config: Config,
+    dataset: DataSet,
+    pixels: Pixels,
+    run_dir: Path,
+    logger: Logger | None = None,
+    watch: pl.Callback | None = None,
+    known: Known | None = None,
+) -> Network:
     """Train the configured network on the cached `pixels` [n, C, H, W] of the data set's rows.
 
-    Writes `metrics.csv` and checkpoints to `run_dir` and goes on from the newest one there. The
-    result is on the CPU, in evaluation mode, holds the weights of the epoch with the least
-    validation loss, and its scores follow the class shares of the training data even where the
-    loss was balanced.
+    Writes `metrics.csv` and checkpoints to `run_dir` and goes on from the newest one there; a
+    `logger` gets the metrics too, and `watch` may end the training by an error. The result is on
+    the CPU, in evaluation mode, holds the weights of the epoch with the least validation loss, and
+    its scores follow the class shares of the training data even where the loss was balanced.
+    What is embedded is taken from `known`, and left there for the next training.
     """
     _make_deterministic(config)
     train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
@@ -52,10 +70,14 @@ def fit(config: Config, dataset: DataSet, pixels: Pixels, run_dir: Path) -> Netw
         classes=len(dataset.manifest.classes),
         weights=config.model.weights,
     )
-    _check_space(network, config, run_dir)
+    hardware.check_space(network, config, run_dir)
     weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
-    train_by = _probe if config.recipe.kind == "probe" else _finetune
-    train_by(network, config, train, val, torch.tensor(weights, dtype=torch.float32), run_dir)
+    ready = _probe if config.recipe.kind == "probe" else _finetune
+    profiler = profiling.make(config.trainer.profiler, run_dir, gpu=hardware.uses_gpu(config))
+    loss_weights = torch.tensor(weights, dtype=torch.float32)
+    around = Around(logger, watch, {} if known is None else known, profiler)
+    module, train, val = ready(network, config, train, val, loss_weights, around)
+    _run(module, config, train, val, run_dir, around)
     if config.recipe.balance:  # undo the balanced loss: posterior ∝ balanced posterior × prior
         with torch.no_grad():
             network.head.bias.add_(torch.tensor(np.log(shares), dtype=torch.float32))
@@ -89,13 +111,19 @@ def _class_shares(labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArra
 
 
 def _finetune(
-    network: Network, config: Config, train: Samples, val: Samples, weights: Tensor, run_dir: Path
-) -> None:
-    """Train every weight on augmented pictures."""
+    network: Network,
+    config: Config,
+    train: Samples,
+    val: Samples,
+    weights: Tensor,
+    _: Around,
+) -> tuple[ClassifierModule, Samples, Samples]:
+    """What trains every weight on augmented pictures."""
+    frozen = config.recipe.frozen_norms
     network.to(memory_format=torch.channels_last)
 
     def prepare(pixels: Tensor, rows: Tensor, epoch: int) -> Tensor:
-        return _changed(_scaled(pixels), rows.cpu().numpy(), config, epoch)
+        return changed(scaled(pixels), rows.cpu().numpy(), config, epoch)
 
     module = ClassifierModule(
         network,
@@ -103,26 +131,36 @@ def _finetune(
         class_weights=weights,
         seed=config.seed,
         prepare=prepare,
-        prepare_plain=_scaled,
+        prepare_plain=scaled,
+        frozen_norms=config.model.weights is not None if frozen is None else frozen,
     )
-    _run(module, network, config, train, val, run_dir)
+    return module, train, val
 
 
 def _probe(
-    network: Network, config: Config, train: Samples, val: Samples, weights: Tensor, run_dir: Path
-) -> None:
-    """Embed every picture once with the frozen body, then train the head alone."""
+    network: Network,
+    config: Config,
+    train: Samples,
+    val: Samples,
+    weights: Tensor,
+    around: Around,
+) -> tuple[ClassifierModule, Samples, Samples]:
+    """What trains the head alone on embeddings of the frozen body, made here once."""
     if config.model.weights is None:
         log.warning("recipe=probe on random weights learns little: use recipe=finetune")
     network.requires_grad_(False).eval()
     network.head.requires_grad_(True)
-    views = [_embed(network, train, config, view) for view in range(config.recipe.views)]
-    embedded = Samples(
+
+    def embed(part: Samples, view: int) -> NDArray[np.float32]:
+        return embedded(network, part, config, view, around.profiler, around.known)
+
+    views = [embed(train, view) for view in range(config.recipe.views)]
+    learned = Samples(
         np.concatenate(views),
         np.arange(len(views) * len(train.labels)),
         np.tile(train.labels, len(views)),
     )
-    held_out = Samples(_embed(network, val, config, 0), np.arange(len(val.labels)), val.labels)
+    held_out = Samples(embed(val, 0), np.arange(len(val.labels)), val.labels)
     module = ClassifierModule(
         network.head,
         config.recipe,
@@ -131,54 +169,19 @@ def _probe(
         prepare=lambda inputs, _rows, _epoch: inputs,
         prepare_plain=lambda inputs: inputs,
     )
-    _run(module, network.head, config, embedded, held_out, run_dir)
-
-
-def _embed(network: Network, part: Samples, config: Config, view: int) -> NDArray[np.float32]:
-    """Embeddings float32 [n, D]; view 0 is the plain picture, the others are augmented."""
-    device = torch.device("cuda" if _uses_gpu(config) else "cpu")
-    network.to(device).to(memory_format=torch.channels_last)
-    found: list[NDArray[np.float32]] = []
-    starts = range(0, len(part.rows), EMBED_BATCH)
-    with torch.inference_mode():
-        for start in track(starts, "embedding", total=len(starts)):
-            rows = part.rows[start : start + EMBED_BATCH]
-            images = _scaled(torch.from_numpy(part.inputs[rows]).to(device))
-            if view > 0:
-                images = _changed(images, rows, config, view)
-            found.append(network.embed(images).cpu().numpy())
-    network.cpu()
-    return np.concatenate(found)
-
-
-def _scaled(pixels: Tensor) -> Tensor:
-    return (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-def _changed(images: Tensor, rows: NDArray[np.int64], config: Config, epoch: int) -> Tensor:
-    if config.recipe.augment is None:
-        return images
-    changed = augment(
-        images,
-        rows,
-        config.recipe.augment,
-        mirror=config.data.mirror,
-        seed=config.seed,
-        epoch=epoch,
-    )
-    return changed.contiguous(memory_format=torch.channels_last)
+    return module, learned, held_out
 
 
 def _run(
     module: ClassifierModule,
-    model: nn.Module,
     config: Config,
     train: Samples,
     val: Samples,
     run_dir: Path,
+    around: Around,
 ) -> None:
     """Run Lightning's loop, from the newest checkpoint if there is one; the best weights stay."""
-    folder = run_dir / CHECKPOINTS
+    folder, team = run_dir / CHECKPOINTS, ranks.team()
     keeper = Keeper(
         folder,
         every=config.trainer.checkpoint_every,
@@ -189,50 +192,43 @@ def _run(
     if start is not None:
         log.info("going on from %s", start)
     with _without_tips():
-        trainer = pl.Trainer(
-            max_epochs=config.trainer.max_epochs,
-            accelerator="gpu" if _uses_gpu(config) else "cpu",
-            devices=1,
-            precision=config.trainer.precision,
-            deterministic="warn" if _uses_gpu(config) else True,
-            logger=False,
-            callbacks=[keeper],
-            plugins=[AtomicCheckpointIO()],
-            profiler=_profiler(config.trainer.profiler, run_dir),
-            default_root_dir=run_dir,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
+        data = SampleDataModule(
+            train,
+            val,
+            batch_size=config.trainer.batch_size,
+            seed=config.seed,
+            rank=team.rank,
+            size=team.size,
+            home=hardware.home(train, gpu=hardware.uses_gpu(config)),
         )
-        data = SampleDataModule(train, val, batch_size=config.trainer.batch_size, seed=config.seed)
+        trainer = _trainer(config, keeper, run_dir, around)
         trainer.fit(module, datamodule=data, ckpt_path=start)
     if keeper.best is None:
         raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
-    model.cpu().load_state_dict({k.removeprefix("model."): v for k, v in keeper.best.items()})
+    best = {k.removeprefix("model."): v for k, v in keeper.best.items()}
+    module.model.cpu().load_state_dict(best)
 
 
-def _profiler(name: str | None, run_dir: Path) -> Profiler | None:
-    kinds: dict[str, type[Profiler]] = {"simple": SimpleProfiler, "pytorch": PyTorchProfiler}
-    return kinds[name](dirpath=run_dir, filename="profile") if name is not None else None
-
-
-def _check_space(network: Network, config: Config, run_dir: Path) -> None:
-    """Say before the start what a full disk would say in the middle. Raises DataError.
-
-    A checkpoint holds weights, two moments, the best weights and perhaps their average.
-    """
-    trained = network.head if config.recipe.kind == "probe" else network
-    need = 3 * 5 * _bytes(trained) + 4 * _bytes(network)
-    free = shutil.disk_usage(run_dir).free
-    if free < need:
-        raise DataError(
-            f"{run_dir} lies on a disk with {free / 1e6:.0f} MB free; three checkpoints and a "
-            f"bundle need about {need / 1e6:.0f} MB: make room or choose another run.dir"
-        )
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
+def _trainer(config: Config, keeper: Keeper, run_dir: Path, around: Around) -> pl.Trainer:
+    gpu, team = hardware.uses_gpu(config), ranks.team()
+    return pl.Trainer(
+        max_epochs=config.trainer.max_epochs,
+        accelerator="gpu" if gpu else "cpu",
+        devices=team.here,
+        num_nodes=team.size // team.here,
+        strategy="ddp" if team.size > 1 else "auto",
+        use_distributed_sampler=False,  # each process takes its share by itself
+        precision=hardware.precision(config.trainer, gpu=gpu),
+        deterministic="warn" if gpu else True,
+        logger=around.logger or False,
+        callbacks=[keeper, *([around.watch] if around.watch else [])],
+        plugins=[AtomicCheckpointIO()],
+        profiler=around.profiler,
+        default_root_dir=run_dir,
+        enable_progress_bar=sys.stderr.isatty() and around.watch is None,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
 
 
 @contextmanager
@@ -247,9 +243,3 @@ def _without_tips() -> Iterator[None]:
             yield
     finally:
         lightning.setLevel(level)
-
-
-def _uses_gpu(config: Config) -> bool:
-    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
-        raise ModelError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
-    return config.trainer.accelerator != "cpu" and torch.cuda.is_available()

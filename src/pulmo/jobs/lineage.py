@@ -9,12 +9,14 @@ from pathlib import Path
 from pulmo.config.schema import Config
 from pulmo.core.bundle import Lineage, file_digest
 from pulmo.data.manifest import DataSet
+from pulmo.jobs.ranks import team
 
 ROOT = Path(__file__).resolve().parents[3]  # the top of a checkout; no checkout where installed
 # How notes begin that say what a commit and a configuration cannot.
 RECALIBRATED = "recalibrated from"
 CHANGED = "changed after its training"
 RESUMED = "resumed at another commit"
+SHARED = "trained by"  # several processes, whose sums are in no fixed order
 
 
 def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Lineage:
@@ -30,7 +32,7 @@ def lineage(config: Config, dataset: DataSet, notes: tuple[str, ...] = ()) -> Li
         lock_digest=_lock_digest(),
         machine=_machine(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=notes,
+        notes=(*notes, *_together()),
     )
 
 
@@ -40,20 +42,20 @@ def unreproducible(origin: Lineage) -> str | None:
         return "it was trained outside a git checkout, so nobody knows from which code"
     if not origin.clean:
         return f"it was trained with uncommitted changes to commit {origin.commit[:12]}"
-    told = (note for note in origin.notes if note.startswith((CHANGED, RESUMED)))
+    told = (note for note in origin.notes if note.startswith((CHANGED, RESUMED, SHARED)))
     return next((f"it was {note}" for note in told), None)
 
 
 def resumed(origin: Lineage) -> Lineage:
     """The origin of a training that goes on here and now: a note where the code is another."""
     commit, clean = commit_of(ROOT)
-    if (commit, clean) == (origin.commit, origin.clean):
-        return origin
-    code = f"commit {commit}" if commit else "no checkout"
-    note = f"{RESUMED}: {code}{'' if clean or not commit else ' with uncommitted changes'}"
-    if note in origin.notes:
-        return origin
-    return origin.model_copy(update={"notes": (*origin.notes, note)})
+    notes = [*_together()]
+    if (commit, clean) != (origin.commit, origin.clean):
+        code = f"commit {commit}" if commit else "no checkout"
+        changed = "" if clean or not commit else " with uncommitted changes"
+        notes.append(f"{RESUMED}: {code}{changed}")
+    new = [note for note in notes if note not in origin.notes]
+    return origin.model_copy(update={"notes": (*origin.notes, *new)}) if new else origin
 
 
 def recalibrated(origin: Lineage) -> str | None:
@@ -85,6 +87,12 @@ def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
     return done.stdout.strip()
+
+
+def _together() -> tuple[str, ...]:
+    """The note of a training that several processes share."""
+    size = team().size
+    return (f"{SHARED} {size} processes together",) if size > 1 else ()
 
 
 def _lock_digest() -> str | None:

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ INK = "#1f2937"
 MOST_NAMED = 20  # classes whose names and counts still fit into a confusion matrix
 
 Points = Mapping[str, Sequence[float]]
+Better = Callable[[float, float], float]  # max or min
 
 
 def roc(points: Points, area: float | None) -> bytes:
@@ -166,6 +168,33 @@ def training_curves(table: Path, out: Path) -> None:
             axes.legend(frameon=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
     out.write_bytes(to_png(figure))
+
+
+def history(points: Sequence[tuple[int, float]], what: str, better: Better) -> bytes:
+    """The value of every trial of a search, and the best one so far."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = canvas(7.6, 3.4)
+    axes = figure.subplots()
+    dress(axes, "Trials", "trial", what)
+    numbers, values = [number for number, _ in points], [value for _, value in points]
+    best = list(itertools.accumulate(values, better))
+    axes.plot(numbers, values, color=ORANGE, marker="o", linestyle="none", label="trial")
+    axes.step(numbers, best, where="post", color=BLUE, linewidth=2, label="best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    return to_png(figure)
+
+
+def importance(shares: Mapping[str, float]) -> bytes:
+    """How much each setting of a search decides; the shares add up to 1."""
+    figure = canvas(7.6, 1.2 + 0.35 * len(shares))
+    axes = figure.subplots()
+    dress(axes, "What decides", "share of the importance", "")
+    names = sorted(shares, key=lambda name: shares[name])
+    axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
+    axes.set(xlim=(0, 1))
+    return to_png(figure)
 
 
 def _column(table: Path, name: str) -> dict[int, float]:

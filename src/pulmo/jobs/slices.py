@@ -64,7 +64,7 @@ def measure_slices(
     """Every slice of n pictures with `SHOWN` metrics, None where they are undefined in it.
 
     A slice of one class alone has no AUROC of its own. Where pictures of other classes have no
-    value at all (no germ where there is no pneumonia), it is ranked against those.
+    value at all (no germ where nobody is ill), it is ranked against those.
     """
     patients = np.array([row.patient for row in rows])
     draw = partial(

@@ -11,7 +11,7 @@ from pulmo.data import files
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import find, load
 from pulmo.errors import ModelError
-from pulmo.jobs import run_folder
+from pulmo.jobs import ranks, run_folder
 from pulmo.jobs.data import allowed_errors
 from pulmo.jobs.lineage import lineage
 
@@ -85,8 +85,11 @@ def _finished(run_dir: Path, data_dir: Path) -> Bundle:
         model, recipe = config.model.architecture, config.recipe.kind
         log.info("training %s (%s) on %s in %s", model, recipe, config.data.name, run_dir)
         dataset = find(data_dir, origin.data_digest)
-        network = fit(config, dataset, open_pixels(dataset, input_spec(config)), run_dir)
+        with ranks.leading(config, run_dir):
+            network = fit(config, dataset, open_pixels(dataset, input_spec(config)), run_dir)
         files.write(weights, to_weights(network))
+    else:
+        ranks.dismiss(config)
     training_curves(run_dir / "metrics.csv", run_dir / "curves.png")
     return export(run_dir, data_dir)
 

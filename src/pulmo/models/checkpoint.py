@@ -147,8 +147,9 @@ class Keeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over: Lightning would exit with 0, and leave a validation half-way."""
-        for part in self.folder.glob(".*.part"):
-            part.unlink(missing_ok=True)
+        if trainer.is_global_zero:
+            for part in self.folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
         trainer.should_stop = self._tired()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)  # Lightning's teardown brings both back
@@ -167,7 +168,8 @@ class Keeper(Checkpoint):
             self._average = _averaged(self._average, _copy(pl_module), self.ema)
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return
-        if self._signal or (self.every and trainer.global_step % self.every == 0):
+        stop = trainer.strategy.reduce_boolean_decision(self._signal > 0, all=False)
+        if stop or (self.every and trainer.global_step % self.every == 0):
             self._save(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -192,9 +194,10 @@ class Keeper(Checkpoint):
             self._least, self._waited = found["val_loss"], 0
             self.best = _copy(pl_module) if self._average is None else dict(self._average)
         trainer.should_stop = self._tired()
-        lines = (f"{int(e)},{int(s)},{t!r},{v!r},{a!r}" for e, s, t, v, a in self._history)
-        table = "\n".join((",".join(COLUMNS), *lines)) + "\n"
-        _replace(self.folder.parent / "metrics.csv", table.encode())
+        if trainer.is_global_zero:
+            lines = (f"{int(e)},{int(s)},{t!r},{v!r},{a!r}" for e, s, t, v, a in self._history)
+            table = "\n".join((",".join(COLUMNS), *lines)) + "\n"
+            _replace(self.folder.parent / "metrics.csv", table.encode())
         self._save(trainer)
 
     def _tired(self) -> bool:
@@ -203,10 +206,12 @@ class Keeper(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"{trainer.global_step:09d}{SUFFIX}"
         trainer.save_checkpoint(path)
-        for old in sorted(self.folder.glob(f"*{SUFFIX}"), reverse=True)[KEPT:]:
-            old.unlink()
-        if self._signal:
-            raise Stopped(128 + self._signal)
+        if trainer.is_global_zero:
+            for old in sorted(self.folder.glob(f"*{SUFFIX}"), reverse=True)[KEPT:]:
+                old.unlink()
+        number = int(trainer.strategy.reduce(torch.tensor(self._signal), reduce_op="max"))
+        if number:
+            raise Stopped(128 + number)
 
     def _ask(self, number: int, _: object) -> None:
         if self._signal and number == signal.SIGINT:

@@ -22,7 +22,7 @@ class Keep(StrEnum):
 
 @app.command(
     epilog=example(
-        "pulmo validate data.root=/path/to/chest_xray",
+        "pulmo validate data.root=/path/to/pictures",
         "pulmo validate --reference save",
         "pulmo validate --against 58a7c12e8d579416…",
     )

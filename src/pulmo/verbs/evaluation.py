@@ -29,8 +29,8 @@ class Split(StrEnum):
 @app.command(
     epilog=example(
         "pulmo evaluate --model phantom-demo:production --split test",
-        "pulmo evaluate --model pneumonia:production --external /path/to/class/folders",
-        "pulmo evaluate --compare pneumonia:staging pneumonia:production",
+        "pulmo evaluate --model phantom-demo:production --external /path/to/class/folders",
+        "pulmo evaluate --compare phantom-demo:staging phantom-demo:production",
     )
 )
 def evaluate(

@@ -93,17 +93,26 @@ def train(
         bool,
         typer.Option("--resume", help="Go on with run.dir, or the newest run of these overrides."),
     ] = False,
+    many: Annotated[bool, typer.Option("-m", "--multirun", hidden=True)] = False,
     json: AsJson = False,
 ) -> None:
     """Train a model and write its run folder and bundle."""
     from pulmo.config import settings
     from pulmo.config.compose import compose, read_file
 
+    if many:
+        raise typer.BadParameter("several values are searched by `pulmo sweep`: see its --help")
     if whole and overrides:
         raise typer.BadParameter("--config is the whole configuration: leave KEY=VALUE out")
     config, places = read_file(whole) if whole else compose(overrides or []), settings.load()
+    from pulmo.jobs import ranks
     from pulmo.jobs import train as job
     from pulmo.jobs.run_folder import begun, recorded
+
+    if not ranks.team().first:
+        ranks.assist(config, places.data_dir)
+        return
+    ranks.check(config)
 
     named = whole is None and all(word.startswith("run.") for word in overrides or [])
     if resume and named and config.run.dir is not None and begun(Path(config.run.dir)):

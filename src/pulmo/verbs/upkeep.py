@@ -19,7 +19,7 @@ app = typer.Typer()
 Ref = Annotated[str, typer.Argument(metavar="REF", help="name:alias, name:v3 or name@digest.")]
 
 
-@app.command(epilog=example("pulmo reproduce pneumonia:v3"))
+@app.command(epilog=example("pulmo reproduce phantom-demo:v3"))
 def reproduce(
     ref: Ref,
     out: Annotated[
@@ -61,7 +61,7 @@ def reproduce(
         )
 
 
-@app.command(epilog=example("pulmo recalibrate pneumonia:production decision.refer=0.2 --stage"))
+@app.command(epilog=example("pulmo recalibrate phantom-demo:production decision.refer=0.2 --stage"))
 def recalibrate(
     ref: Annotated[
         str, typer.Argument(metavar="REF", help="name:alias, a bundle folder or a run folder.")
@@ -100,7 +100,7 @@ def recalibrate(
         show_staged(staged)
 
 
-@app.command("data-push", epilog=example("pulmo data-push data=chest_xray"))
+@app.command("data-push", epilog=example("pulmo data-push data=phantom"))
 def push(overrides: Overrides = None, json: AsJson = False) -> None:
     """Upload a data set to PULMO_DATA_URL.
 

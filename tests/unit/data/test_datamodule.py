@@ -1,9 +1,14 @@
 """Batches hold the rows they should, in an order keyed by seed and epoch."""
 
+from itertools import chain
+
 import numpy as np
+import pytest
 import pytorch_lightning as pl
+import torch
 
 from pulmo.data.datamodule import Batch, KeyedBatches, SampleDataModule, Samples
+from pulmo.errors import DataError
 
 
 def samples(n: int = 10) -> Samples:
@@ -71,3 +76,39 @@ def test_lightning_moves_to_the_next_order_by_itself() -> None:
     assert len(seen) == 2
     assert seen[0] != seen[1]
     assert sorted(seen[0]) == sorted(seen[1])
+
+
+@pytest.mark.parametrize(("n", "size"), [(40, 2), (43, 3), (9, 2), (6, 3)])
+def test_processes_share_the_batches_of_one(n: int, size: int) -> None:
+    whole = list(KeyedBatches(n, 8, seed=1))
+    shares = [list(KeyedBatches(n, 8, seed=1, rank=rank, size=size)) for rank in range(size)]
+    lengths = {len(share) for share in shares}
+    assert len(lengths) == 1
+    for number, batch in enumerate(whole[: len(shares[0])]):
+        parts = [share[number] for share in shares]
+        assert sorted(chain(*parts)) == sorted(batch)
+        assert min(map(len, parts)) >= 2
+    left_out = len(whole) - len(shares[0])
+    assert left_out == (0 < n % 8 < 2 * size and n > 8 and len(whole[-1]) == n % 8)
+
+
+def test_processes_validate_runs_of_what_one_would() -> None:
+    modules = [
+        SampleDataModule(samples(), samples(7), batch_size=4, seed=0, rank=rank, size=3)
+        for rank in range(3)
+    ]
+    rows = [[int(r) for _, _, b in one.val_dataloader() for r in b] for one in modules]
+    assert list(chain(*rows)) == [0, 3, 6, 9, 12, 15, 18]
+    assert min(map(len, rows)) >= 2
+
+
+def test_a_process_without_validation_samples_is_refused() -> None:
+    with pytest.raises(DataError, match="3 processes share 2 validation pictures"):
+        SampleDataModule(samples(), samples(2), batch_size=4, seed=0, rank=0, size=3)
+
+
+def test_samples_that_live_on_a_device_are_the_same_there() -> None:
+    home = torch.device("cpu")
+    there = SampleDataModule(samples(), samples(6), batch_size=4, seed=0, home=home)
+    for own, other in zip(there.train_dataloader(), module().train_dataloader(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(own, other, strict=True))

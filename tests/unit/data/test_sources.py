@@ -200,7 +200,7 @@ def medmnist(
         monkeypatch.setattr(sources, "fetch", fetch)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         config = configure(
-            source="pneumoniamnist", url="http://host/a.npz", md5=md5, splits=OFFICIAL
+            source="npz", url="http://host/a.npz", md5=md5, splits=OFFICIAL
         )
         return config, fetched
 
@@ -245,7 +245,7 @@ def test_another_archive_is_refused(medmnist: Medmnist, tmp_path: Path, data: by
 
 def test_an_archive_without_address_is_a_config_error(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs data\.url"):
-        collect(configure(source="pneumoniamnist"), tmp_path)
+        collect(configure(source="npz"), tmp_path)
 
 
 def test_a_folder_may_come_out_of_an_archive(

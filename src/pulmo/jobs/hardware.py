@@ -1,0 +1,79 @@
+"""What this machine has for a training: device, precision, room for pictures and checkpoints."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from pulmo.config.schema import Config, TrainerConfig
+from pulmo.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from pulmo.data.datamodule import Samples
+    from pulmo.models.catalog import Network
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+OF_FREE_MEMORY = 0.5  # of a GPU's free memory that pictures may take; the rest is for training
+
+
+def uses_gpu(config: Config) -> bool:
+    """Whether a GPU trains. Raises ModelError where one is asked for that is not there."""
+    if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ModelError("trainer.accelerator=gpu, but torch sees no GPU: use auto or cpu")
+    return config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def precision(trainer: TrainerConfig, *, gpu: bool) -> Precision:
+    """The numbers to compute with: `auto` is what the device is fast in.
+
+    Raises ModelError for bfloat16 on a device that only emulates it, tens of times slower.
+    """
+    if trainer.precision == "auto":
+        if not gpu:
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
+    if trainer.precision == "bf16-mixed" and not gpu and not _cpu_has_bfloat16():
+        raise ModelError(
+            "trainer.precision=bf16-mixed, but this processor computes no bfloat16 (AVX512-BF16 or "
+            "AMX): use auto or 32-true"
+        )
+    if trainer.precision == "16-mixed" and not gpu:
+        raise ModelError("trainer.precision=16-mixed needs a GPU: use auto or 32-true")
+    return trainer.precision
+
+
+def home(samples: "Samples", *, gpu: bool) -> torch.device | None:
+    """The device on which all these samples fit beside a training; None: they stay in memory."""
+    if not gpu:
+        return None
+    one = int(np.prod(samples.inputs.shape[1:])) * samples.inputs.itemsize
+    free, _ = torch.cuda.mem_get_info()
+    fits = one * len(samples.rows) <= OF_FREE_MEMORY * free
+    return torch.device("cuda", torch.cuda.current_device()) if fits else None
+
+
+def check_space(network: "Network", config: Config, run_dir: Path) -> None:
+    """Say before the start what a full disk would say in the middle. Raises DataError.
+
+    A checkpoint holds weights, two moments, the best weights and perhaps their average.
+    """
+    trained = network.head if config.recipe.kind == "probe" else network
+    need = 3 * 5 * _bytes(trained) + 4 * _bytes(network)
+    free = shutil.disk_usage(run_dir).free
+    if free < need:
+        raise DataError(
+            f"{run_dir} lies on a disk with {free / 1e6:.0f} MB free; three checkpoints and a "
+            f"bundle need about {need / 1e6:.0f} MB: make room or choose another run.dir"
+        )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def _cpu_has_bfloat16() -> bool:
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)

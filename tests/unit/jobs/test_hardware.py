@@ -1,0 +1,57 @@
+"""What a machine can do is asked, not assumed."""
+
+import numpy as np
+import pytest
+import torch
+
+from pulmo.config.compose import compose
+from pulmo.data.datamodule import Samples
+from pulmo.errors import ModelError
+from pulmo.jobs import hardware
+
+
+def test_a_processor_computes_in_full_precision_unless_told() -> None:
+    assert hardware.precision(compose([]).trainer, gpu=False) == "32-true"
+    asked = compose(["trainer.precision=32-true"]).trainer
+    assert hardware.precision(asked, gpu=True) == "32-true"
+
+
+@pytest.mark.parametrize(("able", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_a_gpu_computes_in_what_it_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, able: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: able)
+    assert hardware.precision(compose([]).trainer, gpu=True) == expected
+
+
+def test_numbers_that_a_processor_only_emulates_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    asked = compose(["trainer.precision=bf16-mixed"]).trainer
+    with pytest.raises(ModelError, match="computes no bfloat16"):
+        hardware.precision(asked, gpu=False)
+    assert hardware.precision(asked, gpu=True) == "bf16-mixed"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert hardware.precision(asked, gpu=False) == "bf16-mixed"
+    with pytest.raises(ModelError, match="16-mixed needs a GPU"):
+        hardware.precision(compose(["trainer.precision=16-mixed"]).trainer, gpu=False)
+
+
+def test_pictures_live_on_a_gpu_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((10, 1, 8, 8), dtype=np.uint8)
+    few = Samples(pixels, np.arange(5, dtype=np.int64), np.zeros(5, dtype=np.int64))
+    assert hardware.home(few, gpu=False) is None
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (640, 9999))
+    assert hardware.home(few, gpu=True) == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (639, 9999))
+    assert hardware.home(few, gpu=True) is None
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not hardware.uses_gpu(compose([]))
+    with pytest.raises(ModelError, match="torch sees no GPU"):
+        hardware.uses_gpu(compose(["trainer.accelerator=gpu"]))

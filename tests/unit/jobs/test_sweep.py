@@ -1,0 +1,216 @@
+"""A search is kept, goes on where it was stopped, and its best trial is an experiment."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pulmo.config.compose import compose, compose_for_sweep
+from pulmo.config.settings import Settings
+from pulmo.errors import ConfigError, ModelError
+from pulmo.jobs import fit as fitting
+from pulmo.jobs import sweep as job
+from pulmo.jobs import trials
+from pulmo.jobs.data import prepare
+from pulmo.jobs.sweep import Swept
+
+pytest.importorskip("optuna")
+
+TINY = (
+    "data=phantom",
+    "debug=fast",
+    "data.phantom.images=80",
+    "data.phantom.size=32",
+    "model.options.width=4",
+    "trainer.batch_size=16",
+    "trainer.accelerator=cpu",
+)
+
+Search = Callable[..., Swept]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    prepare(compose(TINY), folder)
+    return folder
+
+
+@pytest.fixture
+def search(data_dir: Path, tmp_path: Path) -> Search:
+    """`search("sweep.trials=2")`: a search below the test's folder."""
+
+    def run(*overrides: str, **places: Any) -> Swept:
+        given = [*TINY, f"run.root={tmp_path}", "sweep.name=mine", *overrides]
+        settings = Settings(data_dir=data_dir, **places)
+        return job.sweep(compose_for_sweep(given), given, settings)
+
+    return run
+
+
+def told(swept: Swept) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((swept.folder / "sweep.json").read_text())["trials"]
+    return found
+
+
+def test_a_search_leaves_its_trials_plots_and_the_best_as_an_experiment(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = search("sweep.trials=3", "sweep.prune=false")
+    assert swept.counts == {"complete": 3}
+    values = [one["value"] for one in told(swept)]
+    assert swept.value == max(values)
+    assert swept.folder == tmp_path / "sweeps" / "mine"
+    assert (swept.folder / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(swept.folder.rglob("*.ckpt"))
+    here = tmp_path / "here"
+    shutil.copytree(swept.experiment.parent, here / "configs" / "experiment")
+    monkeypatch.chdir(here)
+    config = compose(["data=phantom", "experiment=mine"])
+    assert config.recipe.learning_rate == swept.settings["recipe.learning_rate"]
+    assert config.recipe.augment is not None
+    assert config.recipe.augment.rotate == swept.settings["recipe.augment.rotate"]
+    assert config.model == compose(TINY).model
+    assert config.trainer == compose(TINY).trainer
+    assert config.gate == compose(["data=phantom"]).gate
+
+
+def test_a_search_goes_on_to_the_trials_that_are_asked_for(search: Search) -> None:
+    first = told(search("sweep.trials=1"))
+    second = told(search("sweep.trials=2"))
+    assert second[:1] == first
+    assert len(second) == 2
+    assert len(told(search("sweep.trials=2"))) == 2
+    with pytest.raises(ConfigError, match="begun with another configuration"):
+        search("sweep.trials=3", "seed=4")
+
+
+def test_a_trial_that_was_broken_off_is_tried_again_and_the_rest_is_as_unbroken(
+    search: Search, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unbroken = [(one["settings"], one["value"]) for one in told(search("sweep.trials=3"))]
+    plain, calls = fitting.fit, []
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise SystemExit(143)
+        return plain(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", dying)
+        with pytest.raises(SystemExit):
+            search("sweep.trials=3", "sweep.name=broken")
+    swept = search("sweep.trials=3", "sweep.name=broken")
+    assert swept.counts == {"complete": 3, "fail": 1}
+    done = [(one["settings"], one["value"]) for one in told(swept) if one["state"] == "complete"]
+    assert done == unbroken
+    assert len(list((swept.folder / "trials").iterdir())) == 3  # it kept its folder
+
+
+def test_settings_that_no_model_comes_out_of_end_their_trial_only(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = fitting.fit, []
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise ModelError("the loss is nan")
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(fitting, "fit", failing)
+    swept = search("sweep.trials=2")
+    assert [one["error"] for one in told(swept)] == ["the loss is nan", None]
+    assert swept.trial == 1
+
+
+def test_a_fault_of_the_machine_ends_the_search(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "fit", failing)
+        with pytest.raises(OSError, match="no space left"):
+            search("sweep.trials=1")
+    assert search("sweep.trials=1").counts == {"complete": 1, "fail": 1}
+
+
+def test_a_search_without_a_whole_trial_says_so(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise ModelError("the loss is nan")
+
+    monkeypatch.setattr(fitting, "fit", failing)
+    with pytest.raises(ModelError, match="no trial of the sweep mine came to its end"):
+        search("sweep.trials=1")
+
+
+def test_a_trial_worse_than_the_others_ends_early(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna import Trial
+
+    monkeypatch.setattr(Trial, "should_prune", lambda trial: trial.number > 0)
+    swept = search("sweep.trials=2", "trainer.max_epochs=2")
+    assert swept.counts == {"complete": 1, "pruned": 1}
+
+
+def test_a_space_that_does_not_fit_is_told_before_anything_is_trained(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here" / "configs" / "sweep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    (folder / "odd.yaml").write_text("space:\n  recipe.learning_rat: {low: 0, high: 1}\n")
+    with pytest.raises(ConfigError, match=r"did you mean 'recipe\.learning_rate'"):
+        search("sweep=odd")
+    (folder / "odd.yaml").write_text("space:\n  trainer.batch_size: {choices: [8, 0]}\n")
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
+        search("sweep=odd")
+    assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
+
+
+def test_settings_of_every_kind_become_overrides(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here" / "configs" / "sweep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    (folder / "kinds.yaml").write_text(
+        "startup: 1\nspace:\n"
+        "  model.options.width: {low: 2, high: 4, whole: true}\n"
+        "  recipe.balance: {choices: [true, false]}\n"
+        "  data.resize: {choices: [squash, crop]}\n"
+    )
+    settings = search("sweep=kinds", "sweep.trials=1").settings
+    assert settings["model.options.width"] in (2, 3, 4)
+    assert settings["recipe.balance"] in (True, False)
+    assert settings["data.resize"] in ("squash", "crop")
+
+
+def test_without_optuna_the_command_that_brings_it_is_told(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(ConfigError, match="uv sync --locked --group search"):
+        search("sweep.trials=1")
+
+
+def test_trials_can_lie_in_another_database(search: Search, tmp_path: Path) -> None:
+    search("sweep.trials=1", sweep_url=f"sqlite:///{tmp_path}/elsewhere.db")
+    assert (tmp_path / "elsewhere.db").is_file()
+    assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
+
+
+def test_the_score_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    table.write_text("epoch,val_loss,val_auroc\n0,0.5,0.9\n1,0.4,0.8\n2,0.6,0.95\n")
+    assert trials.score(table, "val_auroc") == 0.8
+    assert trials.score(table, "val_loss") == 0.4
