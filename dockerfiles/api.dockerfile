@@ -17,11 +17,16 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && /opt/uv/bin/uv export --locked --quiet --no-default-groups \
         --group serve --group signing --group postgres \
         --format cyclonedx1.5 --preview-features sbom-export --output-file sbom.cdx.json \
-    && sed -i '/"serialNumber":/d; /"timestamp":/d' sbom.cdx.json \
-    && find /opt/venv/lib -type d -name tests -prune -exec rm -r {} +
+    && sed -i '/"serialNumber":/d; /"timestamp":/d' sbom.cdx.json
+# What no server uses: tests, tools for graphs, and ONNX Runtime once more, for programs in C.
+RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnxruntime/quantization' \
+        -o -path '*/onnxruntime/tools' -o -path '*/onnxruntime/transformers' \
+        -o -path '*/pydicom/data/test_files' -o -path '*/sqlalchemy/testing' \) \
+        -prune -exec rm -r {} + \
+    && find /opt/venv/lib -name 'libonnxruntime.so.*' -delete
 COPY main.py ./
 COPY src src
-# What is compiled never depends on a file's time; the tests are gone because nothing runs them.
+# What is compiled never depends on a file's time.
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib src \
     && chmod -R u=rwX,go=rX /app && mkdir /state
 
