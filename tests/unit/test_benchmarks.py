@@ -19,6 +19,7 @@ from benchmarks.arms import Window  # noqa: E402 - beside the package, not in it
 from benchmarks.client import request  # noqa: E402
 from benchmarks.page import page  # noqa: E402
 from benchmarks.ratios import Row, interval, ratio  # noqa: E402
+from benchmarks.training import _same  # noqa: E402
 
 
 def test_a_ratio_is_the_median_over_rounds_with_its_interval() -> None:
@@ -64,3 +65,20 @@ def test_a_quick_run_makes_results_and_page(toy_bundle: Bundle, tmp_path: Path) 
     assert list(told["measured"]) == ["S5", "T5"]
     assert all(row["value"] > 0 for one in told["measured"].values() for row in one["rows"])
     assert "| T5 | decode and resize" in page(told)
+
+
+def test_what_training_costs_stands_below_what_serving_costs(tmp_path: Path) -> None:
+    row = Row("T1", "training ÷ plain PyTorch + timm, CPU", 1.3, 1.2, 1.4, 1.1).document()
+    one = {"rows": [row], "rounds": 12, "seconds": 10.0, "network": "the default", "at": "2026-01"}
+    told = page({"measured": {}}, {"machine": {"GPU": "none"}, "measured": {"loops": one}})
+    serving, _, training = told.partition("## Training")
+    assert "T1" not in serving
+    assert "| T1 | training ÷ plain PyTorch + timm, CPU | 1.3 | 1.2 – 1.4 | ≥ 1.1 |" in training
+    assert "reached" in training
+    assert "## Training" not in page({"measured": {}})
+
+
+def test_loops_that_do_not_do_the_same_are_told() -> None:
+    _same([1.0, 0.5], [1.0, 0.5004])
+    with pytest.raises(SystemExit, match="the loops disagree"):
+        _same([1.0, 0.5], [1.0, 0.502])
