@@ -118,6 +118,7 @@ def format(context: Context) -> None:  # noqa: A001 - the word a developer types
 def types(context: Context) -> None:
     """Check types, strictly."""
     run(context, "mypy")
+    run(context, "mypy", "frontend")
 
 
 @task
@@ -125,6 +126,13 @@ def layers(context: Context) -> None:
     """Check that imports point downward and that files and functions stay small."""
     run(context, "lint-imports")
     run(context, "pytest", "-q", "tests/unit/test_house.py")
+
+
+@task(name="frontend-requirements")
+def frontend_requirements(context: Context) -> None:
+    """Write frontend/requirements.txt from the lock."""
+    options = "--locked --only-group frontend --no-header --no-annotate"
+    context.run(f"uv export {options} --output-file frontend/requirements.txt", echo=True)
 
 
 @task(positional=["name"], help={"name": "a file of tests/acceptance without test_ and .py"})

@@ -10,7 +10,7 @@ from PIL import Image
 
 API_OPACITY = 0.6  # of the heat map in the API's `image_png`, at its strongest
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

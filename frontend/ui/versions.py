@@ -34,10 +34,18 @@ def newest_verdict(record: Told) -> Told | None:
 
 
 def beside(one: Told, other: Told) -> list[tuple[str, str, str]]:
-    """Two records line by line: the versions, their newest verdicts, their newest origins."""
-    pair = [_facts(record) for record in (one, other)]
-    names = dict.fromkeys(name for facts in pair for name in facts)
-    return [(name, pair[0].get(name, "–"), pair[1].get(name, "–")) for name in names]
+    """Two records line by line: the versions, their newest verdicts and origins."""
+    return _paired(_facts(one), _facts(other))
+
+
+def checks_beside(one: Told, other: Told) -> list[tuple[str, str, str]]:
+    """What the staged tests said of two versions, line by line."""
+    return _paired(_checks(one), _checks(other))
+
+
+def _paired(one: Mapping[str, str], other: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    names = dict.fromkeys([*one, *other])
+    return [(name, one.get(name, "–"), other.get(name, "–")) for name in names]
 
 
 def _facts(record: Told) -> dict[str, str]:
@@ -49,8 +57,6 @@ def _facts(record: Told) -> dict[str, str]:
         "model digest": written(version["model_digest"]),
         "staged tests": _word(verdict),
     }
-    for check in verdict["checks"] if verdict else []:
-        facts[check["name"]] = f"{'passed' if check['passed'] else 'FAILED'}: {check['detail']}"
     origin = record["lineages"][-1] if record["lineages"] else {}
     for name in ("data_name", "data_digest", "commit", "clean", "seed", "created_at"):
         if name in origin:
@@ -59,7 +65,19 @@ def _facts(record: Told) -> dict[str, str]:
     return facts
 
 
+def _checks(record: Told) -> dict[str, str]:
+    verdict = newest_verdict(record)
+    return {
+        check["name"].removeprefix("test_").replace("_", " "): " ".join(
+            (("passed." if check["passed"] else "FAILED."), check["detail"])
+        ).strip()
+        for check in (verdict["checks"] if verdict else [])
+    }
+
+
 def _word(verdict: Told | None) -> str:
     if verdict is None:
         return "not run yet"
-    return f"{'passed' if verdict['passed'] else 'REFUSED'}, {moment(verdict['at'])}"
+    passed = sum(check["passed"] for check in verdict["checks"])
+    word = "passed" if verdict["passed"] else "REFUSED"
+    return f"{word}, {passed} of {len(verdict['checks'])}, {moment(verdict['at'])}"

@@ -13,6 +13,7 @@ INTENDED_USE = (
 )
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_HEADING = re.compile(r"^(#{1,3}) ", re.MULTILINE)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 # What went wrong, and what whoever reads it can do.
@@ -58,8 +59,12 @@ def sentence(text: str) -> str:
 
 
 def card(text: str) -> str:
-    """A model card as Markdown that loads nothing: pictures are left as text."""
-    return _FRONT_MATTER.sub("", text.replace("\r\n", "\n")).replace("![", r"!\[")
+    """A model card as Markdown that loads nothing and keeps to the size of its place.
+
+    Pictures are left as text.
+    """
+    bare = _FRONT_MATTER.sub("", text.replace("\r\n", "\n")).replace("![", r"!\[")
+    return _HEADING.sub(r"###\1 ", bare)
 
 
 def share(value: float) -> str:

@@ -7,7 +7,12 @@ import streamlit as st
 from ui import charts, lines, session, tables, words
 from ui.api import ApiError
 
-FIRST = ("auroc", "sensitivity", "specificity", "accuracy_accepted")
+FIRST = {
+    "auroc": "AUROC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "accuracy_accepted": "accuracy where accepted",
+}
 
 
 def show() -> None:
@@ -62,11 +67,10 @@ def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     for split, found in metrics.items():
         st.subheader(f"Measured on {words.plain(split)}")
         columns = st.columns(len(FIRST))
-        for column, name in zip(columns, FIRST, strict=True):
+        for column, (name, label) in zip(columns, FIRST.items(), strict=True):
             if name in found:
                 value, interval = words.figure(found[name])
-                label = name.replace("_", " ")
-                column.metric(label.upper() if name == "auroc" else label, value)
+                column.metric(label, value)
                 column.caption(interval)
         with st.expander("All figures with their 95 % intervals"):
             rows = [(name.replace("_", " "), *words.figure(one)) for name, one in found.items()]

@@ -114,19 +114,21 @@ def _cards(done: dict[str, Answered]) -> None:
 @st.fragment
 def _card(name: str, one: Answered) -> None:
     st.markdown(f"**{words.plain(one.name)}**")
-    if one.answer is None:
+    answer = one.answer
+    if answer is None:
         if one.trouble:
             session.tell(one.trouble)
         return
+    if answer["decision"] == "accept":
+        st.badge("Accept", icon=":material/check:", color="green")
+    else:
+        st.badge("Refer", icon=":material/visibility:", color="orange")
     _picture(name, one)
-    answer = one.answer
-    accepted = answer["decision"] == "accept"
-    st.badge("Accept" if accepted else "Refer", color="green" if accepted else "orange")
     st.markdown(words.verdict(answer))
     for reason in answer["reasons"]:
         st.markdown(words.sentence(reason))
-    for label, value in sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])[:5]:
-        st.progress(min(max(value, 0.0), 1.0), f"{words.plain(label)} {words.share(value)}")
+    for kind, value in sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])[:5]:
+        st.progress(min(max(value, 0.0), 1.0), f"{words.plain(kind)} {words.share(value)}")
     st.caption(f"{words.plain(label(answer['model']))} · {words.plain(answer['id'][:12])}")
 
 

@@ -79,8 +79,14 @@ def _move(name: str, found: list[Told]) -> None:
             "have been started with `serve --admin`.",
         )
         verb = st.segmented_control(
-            "What", list(VERBS), default="stage", required=True, format_func=LABELS.get, key="verb"
+            "What",
+            list(VERBS),
+            default="stage",
+            required=True,
+            format_func=LABELS.__getitem__,
+            key="verb",
         )
+        assert verb is not None
         st.caption(VERBS[verb])
         numbers = [one["version"] for one in reversed(found)]
         options = [BEFORE, *numbers] if verb == "rollback" else numbers
@@ -89,19 +95,16 @@ def _move(name: str, found: list[Told]) -> None:
         version = None if chosen == BEFORE else chosen
         st.caption("The same on the command line:")
         st.code(lines.move(verb, name, version, reason), language="bash", wrap_lines=True)
-        st.button(
-            f"{LABELS[verb]} {name} {version or ''}".strip(),
-            type="primary",
-            key="do",
-            on_click=_done,
-            args=(verb, name, version, reason),
-        )
+        label = f"{LABELS[verb]} {name} {version or ''}".strip()
+        st.button(label, type="primary", key="do", on_click=_done)
         _told()
 
 
-def _done(verb: str, name: str, version: str | None, reason: str) -> None:
-    body = {"reason": reason}
-    if version is not None:
+def _done() -> None:
+    """Do what the fields say, as they stand when the button is pressed."""
+    name, verb = st.session_state["model"], st.session_state["verb"]
+    body, version = {"reason": st.session_state["reason"]}, st.session_state[f"version-{verb}"]
+    if version != BEFORE:
         body["to" if verb == "rollback" else "version"] = version
     try:
         st.session_state["moved"] = session.api(admin=True).move(name, verb, body)
@@ -133,6 +136,9 @@ def _beside(name: str, found: list[Told]) -> None:
         session.tell(trouble)
         return
     tables.rows(("", one, other), versions.beside(*records), f"{one} and {other} of {name}")
+    if checks := versions.checks_beside(*records):
+        with st.expander("What the staged tests said"):
+            tables.rows(("", one, other), checks, f"Staged tests of {one} and {other} of {name}")
 
 
 def _history(name: str, moves: list[Told]) -> None:

@@ -12,6 +12,7 @@ from pulmo.verbs import (
     datasets,
     drift,
     evaluation,
+    frontend,
     hooks,
     keys,
     loop,
@@ -65,6 +66,7 @@ app.add_typer(evaluation.app)
 app.add_typer(drift.app)
 app.add_typer(predictions.app)
 app.add_typer(serving.app)
+app.add_typer(frontend.app)
 app.add_typer(receipts.app)
 app.add_typer(upkeep.app)
 app.add_typer(datasets.app)

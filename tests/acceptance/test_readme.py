@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINES = re.findall(r"^\$ (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 # Run by other proofs, or by whoever runs this one.
-ELSEWHERE = ("uv sync", "uv run invoke", "uv run main.py quickstart")
+ELSEWHERE = ("uv sync", "uv run invoke", "uv run main.py quickstart", "uv run main.py ui")
 
 
 def test_the_readme_shows_the_two_commands_first() -> None:

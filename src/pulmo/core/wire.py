@@ -149,6 +149,33 @@ class RegisteredVersion(_Wire):
     aliases: tuple[str, ...]
 
 
+class StoredCheck(_Wire):
+    """One staged test or rule of the gate: whether it passed, and why."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class StoredVerdict(_Wire):
+    """What the staged tests said of a version beside the champion of that time."""
+
+    passed: bool
+    at: datetime | None
+    champion_digest: str | None
+    suite_digest: str
+    data_digest: str
+    checks: tuple[StoredCheck, ...]
+
+
+class VersionRecord(_Wire):
+    """A version with its origins and verdicts, oldest first."""
+
+    version: RegisteredVersion
+    lineages: tuple[dict[str, Any], ...]
+    verdicts: tuple[StoredVerdict, ...]
+
+
 class AliasMove(_Wire):
     """A line of history: an alias went from one version to another, null is nowhere."""
 
