@@ -1,5 +1,6 @@
 """Tasks that workflows run, and the tasks of data versions; `tasks.py` gathers them."""
 
+import importlib.util
 import json
 import os
 import re
@@ -7,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from invoke.context import Context
 from invoke.tasks import task
 
 CREDENTIAL = "GOOGLE_APPLICATION_CREDENTIALS"
-LOGIN = Path("~/.config/gcloud/application_default_credentials.json")
+LOGIN = ".config/gcloud/application_default_credentials.json"
 
 
 def run(context: Context, *command: str, **environment: str) -> None:
@@ -160,18 +161,47 @@ def _dvc(context: Context, *words: str) -> None:
 
 def _remote() -> str:
     """The address of DVC's default remote; ends where it cannot be reached for lack of a login."""
-    asked = ["uv", "run", "--group", "data", "dvc", "remote", "list"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    chosen = [line.split() for line in told.splitlines() if line.endswith("(default)")]
-    address = chosen[0][1] if chosen else sys.exit("DVC has no default remote: dvc remote add -d …")
-    emulated = os.environ.get("STORAGE_EMULATOR_HOST")
-    key = os.environ.get(CREDENTIAL)
-    if address.startswith("gs://") and not emulated and not key and not LOGIN.expanduser().exists():
-        sys.exit(
+    from pulmo.config.settings import shown
+
+    listed = [line.split() for line in _told("remote", "list") if line.endswith("(default)")]
+    name, address = listed[0][:2] if listed else sys.exit("no default remote: dvc remote add -d …")
+    begins = f"remote.{name}."
+    lines = (line.removeprefix(begins) for line in _told("config", "--list"))
+    options = dict(line.partition("=")[::2] for line in lines)
+    if missing := missing_login(address, options, Path.home()):
+        sys.exit(missing)
+    return shown(address)
+
+
+def _told(*words: str) -> list[str]:
+    asked = ["uv", "run", "--group", "data", "dvc", *words]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def missing_login(address: str, options: Mapping[str, str], home: Path) -> str | None:
+    """Which credential a remote needs that is nowhere, and how to get it; None where one is."""
+    if address.startswith("gs://"):
+        known = (os.environ.get("STORAGE_EMULATOR_HOST"), os.environ.get(CREDENTIAL))
+        if any(known) or "credentialpath" in options or (home / LOGIN).exists():
+            return None
+        return (
             f"{address} needs a service account: set {CREDENTIAL} to the path of its key file, "
             "or run: gcloud auth application-default login"
         )
-    return address
+    if address.startswith("gdrive://"):
+        if importlib.util.find_spec("dvc_gdrive") is None:
+            return (
+                f"{address} needs a package that is not installed: uv add --group data dvc-gdrive"
+            )
+        names = ("gdrive_service_account_json_file_path", "gdrive_user_credentials_file")
+        known = (os.environ.get("GDRIVE_CREDENTIALS_DATA"), *(options.get(name) for name in names))
+        if any(known):
+            return None
+        return (
+            f"{address} needs a service account: dvc remote modify --local NAME {names[0]} FILE, "
+            "or set GDRIVE_CREDENTIALS_DATA to what is in its key file"
+        )
+    return None
 
 
 @task(name="data-pull")

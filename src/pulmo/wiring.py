@@ -151,6 +151,29 @@ def open_receipts(settings: Settings) -> "ReceiptLog":
     return SqlReceipts(settings.log_url)
 
 
+def open_tracker(chosen: "TrackingConfig") -> "Tracker | None":
+    """What tells a tracking service of trainings, None where the run's folder is enough.
+
+    Raises ConfigError, before anything is trained, where a package or a key is missing.
+    """
+    from pulmo.config import tracking, wandb
+
+    if chosen.kind == "wandb":
+        tracking.check_wandb()
+        from pulmo.models.tracking import Tracker
+        from pulmo.models.wandb_run import WandbRun
+
+        return Tracker(WandbRun(chosen.project or wandb.project()))
+    if chosen.kind == "mlflow":
+        tracking.check_mlflow()
+        from pulmo.models.mlflow_run import MlflowRun
+        from pulmo.models.tracking import Tracker
+
+        experiment = chosen.project or tracking.mlflow_experiment()
+        return Tracker(MlflowRun(experiment, tracking.mlflow_uri()))
+    return None
+
+
 def open_queue(settings: Settings) -> "SqlJobs":
     """The jobs that events ask for, beside the registry. Raises RegistryError."""
     from pulmo.registry.queue import SqlJobs
@@ -169,6 +192,10 @@ def open_outbox(settings: Settings) -> "Outbox":
 
 def open_sender(settings: Settings, chosen: HookSettings) -> "Sender":
     """What delivers the events of moves. Raises ConfigError."""
+    if settings.registry == "wandb":
+        from pulmo.registry.wandb_mirror import open_wandb
+
+        return open_wandb(settings, chosen, _keys(settings))[1]
     from pulmo.registry.delivery import Sender
     from pulmo.registry.outbox import Outbox
     from pulmo.registry.queue import SqlJobs
@@ -195,10 +222,6 @@ def copy_ledger(settings: Settings, folder: Path) -> Settings:
         load_rows(session, (row for row in dump_rows(rows) if not _is_on_its_way(row)))
     return settings.model_copy(update={"registry_url": url, "registry": "local"})
 
-    if settings.registry == "wandb":
-        from pulmo.registry.wandb_mirror import open_wandb
-
-        return open_wandb(settings, chosen, _keys(settings))[1]
 
 def _is_on_its_way(row: bytes) -> bool:
     """Whether a row of a dump is an event or a job: what is copied must not be done twice."""

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pulmo.config.gating import GateConfig as GateConfig
 from pulmo.config.sweeping import SweepConfig as SweepConfig
+from pulmo.config.tracking import TrackingConfig as TrackingConfig
 from pulmo.core.dicom_spec import DicomSpec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -256,6 +257,7 @@ class Config(_Group):
     evaluate: EvaluateConfig
     gate: GateConfig
     sweep: SweepConfig | None = None
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

@@ -11,7 +11,7 @@ from pulmo.errors import ConfigError
 
 _HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
-_USERINFO = re.compile(r"(?<=://)[^\s'\"?#]*@")
+_USERINFO = re.compile(r"(?<=://)\S*@")  # too much rather than too little
 _SECRET = re.compile(r"(?i)(?<=[?&])([a-z_-]*(?:passw|secret|token|key|sig)[a-z_-]*)=[^&\s'\"]*")
 
 
@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
     files_url: str = Field(default="models/bundles", min_length=1)
-    data_url: str | None = Field(default=None, min_length=1)
     registry: Literal["local", "wandb"] = "local"
+    data_url: str | None = Field(default=None, min_length=1)
     signing_key: Path | None = None
     public_key: Path | None = None
     log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")
@@ -61,8 +61,9 @@ class Settings(BaseSettings):
         return {f"PULMO_{name.upper()}": value for name, value in self._given().items()}
 
     def public(self) -> dict[str, str]:
-        """Every setting as text that may be shown: user names and passwords in URLs are hidden."""
-        return {name: shown(value) for name, value in self._given().items()}
+        """Every setting as text that may be shown: user names, passwords and keys are hidden."""
+        told = {name: shown(value) for name, value in self._given().items()}
+        return told | ({"api_keys": "***"} if self.api_keys else {})
 
     def _given(self) -> dict[str, str]:
         return {k: str(value) for k, value in self.model_dump().items() if value is not None}
@@ -80,4 +81,5 @@ def load() -> Settings:
     except ValidationError as error:
         fault = error.errors()[0]
         name = f"PULMO_{fault['loc'][0]}".upper()
-        raise ConfigError(f"the environment variable {name} is wrong: {fault['msg']}") from error
+        told = f"the environment variable {name} is wrong: {fault['msg']}"
+        raise ConfigError(told) from None  # the cause quotes the value, which may hold a password

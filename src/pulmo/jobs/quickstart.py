@@ -7,6 +7,7 @@ from where the first one stopped.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from pulmo.jobs.evaluate import evaluate
 from pulmo.jobs.lineage import CHANGED
 from pulmo.jobs.predict import predict
 from pulmo.jobs.train import resume
+
+if TYPE_CHECKING:
+    from pulmo.models.tracking import Tracker
 
 ACTOR = "quickstart"
 PICTURES = 6
@@ -41,13 +45,19 @@ class Summary:
     lines: tuple[str, ...]
 
 
-def quickstart(config: Config, settings: Settings, registry: Registry, say: Say) -> Summary:
+def quickstart(
+    config: Config,
+    settings: Settings,
+    registry: Registry,
+    say: Say,
+    tracker: "Tracker | None" = None,
+) -> Summary:
     """Run the loop for the configured data set; `say` is told each step as it begins."""
     root = Path(config.run.root) / f"quickstart-{config.registry.name}"
     say(f"1  data: {config.data.name}")
     dataset = prepare(config, settings.data_dir).dataset
     say("2  train the first model")
-    first = _trained(config, settings, root / "first")
+    first = _trained(config, settings, root / "first", tracker)
     say("3  evaluate it on validation and test")
     report = _evaluated(first, dataset, config, root / "first" / "evaluation")
     say("4  register it, stage it, test it; promote it if it passes")
@@ -58,7 +68,7 @@ def quickstart(config: Config, settings: Settings, registry: Registry, say: Say)
     refused = _refused(registry, _spoilt(first, config, root / "spoilt"), config, settings)
     say("7  retrain with another seed, stage it: an equal model may follow")
     again = config.model_copy(update={"seed": config.seed + 1})
-    _trained(again, settings, root / "second")
+    _trained(again, settings, root / "second", tracker)
     retrained = _released(registry, root / "second", config, settings)
     say("8  roll back to the first model")
     production = _rolled_back(registry, champion)
@@ -69,10 +79,10 @@ def quickstart(config: Config, settings: Settings, registry: Registry, say: Say)
     return Summary(production, refused, retrained, report, overlays, _next(config, production))
 
 
-def _trained(config: Config, settings: Settings, folder: Path) -> Bundle:
+def _trained(config: Config, settings: Settings, folder: Path, tracker: "Tracker | None") -> Bundle:
     """The bundle of the run in `folder`, which is begun, gone on with or found finished."""
     placed = config.model_copy(update={"run": config.run.model_copy(update={"dir": str(folder)})})
-    return resume(placed, settings.data_dir).bundle
+    return resume(placed, settings.data_dir, tracker).bundle
 
 
 def _evaluated(bundle: Bundle, dataset: DataSet, config: Config, out: Path) -> Path:

@@ -176,7 +176,10 @@ def _train(
     data_dir, config = tree.parent / "data", tree.parent / "config.json"
     store(dataset.manifest, dataset.root.resolve(), data_dir)
     run = {**origin.configuration["run"], "dir": str(run_dir.resolve())}
-    config.write_text(json.dumps({**origin.configuration, "run": run}), encoding="utf-8")
+    document = {**origin.configuration, "run": run}
+    if "tracking" in document:  # nobody is told of a repetition, and no key is asked for
+        document["tracking"] = {"kind": "none"}
+    config.write_text(json.dumps(document), encoding="utf-8")
     environment = {
         **_environment(),
         **settings.environment(),

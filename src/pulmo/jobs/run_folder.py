@@ -34,7 +34,7 @@ WEIGHTS = "weights.safetensors"
 BUNDLE = "bundle"
 CHECKPOINTS = "checkpoints"
 LOCK = "run.lock"
-LATER = ("gate", "evaluate")  # parts of a configuration that no training reads
+LATER = ("gate", "evaluate", "tracking")  # parts of a configuration that change no training
 
 
 def create(config: Config) -> Path:
@@ -126,6 +126,13 @@ def update(folder: Path, **values: Any) -> None:
     _write(folder / RUN, {**_read(folder / RUN), **values})
 
 
+def tracked(folder: Path, kind: str) -> str | None:
+    """The id under which a tracking service knows the run, None where it was not told of it."""
+    known = _read(folder / RUN).get("tracking")
+    found = known.get("id") if isinstance(known, dict) and known.get("kind") == kind else None
+    return found if isinstance(found, str) else None
+
+
 def finish(folder: Path, bundle: Bundle) -> None:
     """Record the bundle that came out of the run."""
     metrics = {
@@ -149,7 +156,7 @@ def recorded(folder: Path) -> Config:
 
 def agree(folder: Path, config: Config) -> None:
     """Raise ConfigError where `config` is not what the run was begun with, but for `run` and what
-    is judged and shown only after a training.
+    changes no training.
     """
     if note := recalibrated(read_lineage(folder)):
         raise ConfigError(f"the run in {folder} was {note}: there is no training to go on with")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pulmo import logs
 from pulmo.config.schema import Config
@@ -15,31 +16,36 @@ from pulmo.jobs import ranks, run_folder
 from pulmo.jobs.data import allowed_errors
 from pulmo.jobs.lineage import lineage
 
+if TYPE_CHECKING:
+    from pulmo.models.tracking import Tracker
+
 log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run and its bundle."""
+    """A finished run and its bundle; `seen_at` is where a tracking service shows it."""
 
     run_dir: Path
     bundle: Bundle
+    seen_at: str | None = None
 
 
-def train(config: Config, data_dir: Path) -> Trained:
+def train(config: Config, data_dir: Path, tracker: "Tracker | None" = None) -> Trained:
     """Train the configured model on the configured data set and write its run folder.
 
-    `run.json` tells how it ended: `done`, `stopped` by a signal or `failed`, with the reason.
+    `run.json` tells how it ended: `done`, `stopped` by a signal or `failed`, with the reason. The
+    `tracker` is told as it goes; whether it listens changes nothing.
     """
     dataset = load(data_dir, config.data.name)
     notes = allowed_errors(dataset, config.doctor)
     run_dir = run_folder.create(config)
     with run_folder.at_work(run_dir):
         run_folder.begin(run_dir, config, lineage(config, dataset, notes))
-        return _go(run_dir, data_dir)
+        return _go(run_dir, data_dir, tracker)
 
 
-def resume(config: Config, data_dir: Path) -> Trained:
+def resume(config: Config, data_dir: Path, tracker: "Tracker | None" = None) -> Trained:
     """Go on with the run in `run.dir`, or with the newest unfinished one of this configuration.
 
     Weights and bundle become those of an unbroken run; code of another commit than it was begun
@@ -49,17 +55,20 @@ def resume(config: Config, data_dir: Path) -> Trained:
     given = config.run.dir
     run_dir = run_folder.unfinished(config) if given is None else Path(given)
     if not run_folder.begun(run_dir):
-        return train(config, data_dir)
+        return train(config, data_dir, tracker)
     run_folder.agree(run_dir, config)
     with run_folder.at_work(run_dir):
         run_folder.go_on(run_dir)
-        return _go(run_dir, data_dir)
+        return _go(run_dir, data_dir, tracker)
 
 
-def _go(run_dir: Path, data_dir: Path) -> Trained:
+def _go(run_dir: Path, data_dir: Path, tracker: "Tracker | None") -> Trained:
+    from pulmo.jobs.tracking import followed
+
     handler = logs.add_file(run_dir / run_folder.LOG)
     try:
-        bundle = _finished(run_dir, data_dir)
+        with followed(tracker, run_dir):
+            bundle = _finished(run_dir, data_dir, tracker)
     except (SystemExit, KeyboardInterrupt):
         log.info("stopped; go on with: pulmo train --resume run.dir=%s", run_dir)
         _record(run_dir, "stopped", "stopped by a signal")
@@ -69,13 +78,14 @@ def _go(run_dir: Path, data_dir: Path) -> Trained:
         raise
     finally:
         logs.remove(handler)
-    return Trained(run_dir, bundle)
+    return Trained(run_dir, bundle, tracker.where if tracker else None)
 
 
-def _finished(run_dir: Path, data_dir: Path) -> Bundle:
+def _finished(run_dir: Path, data_dir: Path, tracker: "Tracker | None") -> Bundle:
     """Do what is not done yet: weights, curves, bundle."""
     from pulmo.jobs.fit import fit
     from pulmo.jobs.plots import training_curves
+    from pulmo.jobs.tracking import CURVES, tell
     from pulmo.models.export import to_weights
 
     origin, config = run_folder.read_lineage(run_dir), run_folder.recorded(run_dir)
@@ -86,12 +96,16 @@ def _finished(run_dir: Path, data_dir: Path) -> Bundle:
         log.info("training %s (%s) on %s in %s", model, recipe, config.data.name, run_dir)
         dataset = find(data_dir, origin.data_digest)
         with ranks.leading(config, run_dir):
-            network = fit(config, dataset, open_pixels(dataset, input_spec(config)), run_dir)
+            pixels = open_pixels(dataset, input_spec(config))
+            network = fit(config, dataset, pixels, run_dir, tracker)
         files.write(weights, to_weights(network))
     else:
         ranks.dismiss(config)
-    training_curves(run_dir / "metrics.csv", run_dir / "curves.png")
-    return export(run_dir, data_dir)
+    training_curves(run_dir / "metrics.csv", run_dir / CURVES)
+    bundle = export(run_dir, data_dir)
+    if tracker is not None:
+        tell(tracker, run_dir, bundle)
+    return bundle
 
 
 def _record(run_dir: Path, status: str, error: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from pulmo import __version__
+from pulmo.config.settings import shown
 from pulmo.errors import ConfigError
 
 TIMEOUT_S = 10.0
@@ -36,21 +37,22 @@ def check_url(url: str, private_hosts: frozenset[str]) -> SplitResult:
 
     https alone, without user names; http only to this machine and where its host is listed.
     """
+    told = shown(url)
     if not url.isascii() or any(ord(char) <= 32 or char in '\\"<>^`{|}' for char in url):
-        raise ConfigError(f"{url!r} is no address: it has characters that belong into none")
+        raise ConfigError(f"{told!r} is no address: it has characters that belong into none")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"{url} is no address: {error}") from error
+        raise ConfigError(f"{told} is no address: {shown(str(error))}") from None
     if not parts.hostname or port == 0 or "%" in parts.netloc:
-        raise ConfigError(f"{url} is no address: it names no host or no port")
+        raise ConfigError(f"{told} is no address: it names no host or no port")
     if "@" in parts.netloc or parts.fragment:
         raise ConfigError(f"{url.partition('//')[0]}//…: an address has no user name and no '#'")
     local = parts.hostname in private_hosts and is_loopback(parts.hostname)
     if parts.scheme != "https" and not (parts.scheme == "http" and local):
         raise ConfigError(
-            f"{url} is refused: only https, or http to this machine if PULMO_HOOKS_PRIVATE_HOSTS "
+            f"{told} is refused: only https, or http to this machine if PULMO_HOOKS_PRIVATE_HOSTS "
             "lists it"
         )
     return parts

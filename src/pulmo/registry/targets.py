@@ -6,6 +6,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from pulmo.config.hooks import GITHUB, LOCAL, HookSettings, plain
+from pulmo.config.settings import shown
 from pulmo.core.events import Event, asked_by_pulmo, dispatch
 from pulmo.core.ports import JobQueue
 from pulmo.core.signatures import sign
@@ -55,13 +56,14 @@ class Webhook:
     def __init__(
         self, url: str, secret: str, private_hosts: frozenset[str], timeout_s: float = TIMEOUT_S
     ) -> None:
-        self.name = check_url(url, private_hosts).geturl()
+        self._url = check_url(url, private_hosts).geturl()
+        self.name = shown(self._url)  # it lies in the database and is listed
         self._secret, self._hosts, self._timeout_s = secret, private_hosts, timeout_s
 
     def send(self, event: Event) -> None:
         """Sign the event, with the time of this attempt, and send it."""
         headers = sign(self._secret, event.id, int(time.time()), event.body)
-        _ask(self.name, event.body, headers, self._hosts, self._timeout_s)
+        _ask(self._url, event.body, headers, self._hosts, self._timeout_s, self._secret)
 
 
 class GitHub:
@@ -91,7 +93,7 @@ class GitHub:
             body = dispatch(event)
         except PulmoError as error:
             raise UndeliveredError(str(error), final=True) from error
-        _ask(self.url, body, headers, self._hosts, self._timeout_s)
+        _ask(self.url, body, headers, self._hosts, self._timeout_s, self._token)
 
 
 def make_targets(
@@ -139,16 +141,25 @@ def _github(chosen: HookSettings, hosts: frozenset[str], shared: bool, timeout_s
 def _webhook(chosen: HookSettings, url: str, hosts: frozenset[str], timeout_s: float) -> Webhook:
     if not urlsplit(url).scheme:
         raise ConfigError(
-            f"PULMO_HOOKS_TARGETS: '{url}' is neither local nor github nor an address (https://…)"
+            f"PULMO_HOOKS_TARGETS: '{shown(url)}' is neither local nor github nor an address "
+            "(https://…)"
         )
     if not chosen.secret:
-        raise ConfigError(f"to tell {url}, set PULMO_HOOKS_SECRET, which signs what it is told")
+        raise ConfigError(
+            f"to tell {shown(url)}, set PULMO_HOOKS_SECRET, which signs what it is told"
+        )
     return Webhook(url, plain(chosen.secret)[0], hosts, timeout_s)
 
 
 def _ask(
-    url: str, body: bytes, headers: dict[str, str], hosts: frozenset[str], timeout_s: float
+    url: str,
+    body: bytes,
+    headers: dict[str, str],
+    hosts: frozenset[str],
+    timeout_s: float,
+    secret: str,
 ) -> None:
+    """Post; what the other side says of it is kept, but for the secret, should it repeat it."""
     try:
         answer = post(url, body, headers, private_hosts=hosts, timeout_s=timeout_s)
     except ConfigError as error:
@@ -156,7 +167,8 @@ def _ask(
     except (OSError, http.client.HTTPException) as error:
         raise UndeliveredError(f"no answer ({str(error) or type(error).__name__})") from error
     if not 200 <= answer.status < 300:
-        said = _printable(answer.body[:200].decode("utf-8", "replace"))
+        whole = shown(answer.body.decode("utf-8", "replace").replace(secret, "***"))
+        said = _printable(whole[:200])
         raise UndeliveredError(
             f"answered {answer.status}: {said}", final=_is_final(answer), wait_s=answer.wait_s
         )

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from pulmo.config.settings import shown
 from pulmo.errors import ConfigError, NotFoundError, RegistryError
 from pulmo.store.postgres import with_driver, words
 from pulmo.store.schema import Schema, is_sqlite, migrate, require_head
@@ -62,7 +63,7 @@ class Database:
     """Transactions on one database; safe to share between threads, made by `open_database`."""
 
     def __init__(self, engine: Engine, *, read_only: bool) -> None:
-        self._label = engine.url.render_as_string(hide_password=True)
+        self._label = shown(engine.url.render_as_string(hide_password=True))
         self._engine = engine
         self._read_only = read_only
         # One snapshot a transaction; SQLite's WAL gives it without asking.
@@ -109,7 +110,7 @@ def open_database(url: str, *, read_only: bool = False, schema: Schema | None = 
     """
     schema = schema or _registry()
     target = parse_url(url, schema.variable)
-    label = target.render_as_string(hide_password=True)
+    label = shown(target.render_as_string(hide_password=True))
     if target.get_backend_name() == "sqlite":
         target = _prepare_file(target, schema, read_only)
     engine = _make_engine(target, label, schema.busy_s)

@@ -4,7 +4,7 @@ A verb imports its job only after its configuration stands: a misspelt key answe
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from pulmo.verbs.registry import configured, show_verdict
 from pulmo.verbs.show import for_quickstart
 from pulmo.verbs.staging import show_staged, stage_now
 
+if TYPE_CHECKING:
+    from pulmo.jobs.train import Trained
+
 app = typer.Typer()
 
 
@@ -22,13 +25,15 @@ def quickstart(overrides: Overrides = None, json: AsJson = False) -> None:
     """Run the whole loop once, from data to a rollback."""
     from pulmo.config import settings
     from pulmo.config.compose import compose
+    from pulmo.wiring import open_registry, open_tracker
 
     config, places = compose(for_quickstart(overrides)), settings.load()
+    tracker = open_tracker(config.tracking)
     from pulmo.jobs.quickstart import quickstart as run
     from pulmo.logs import get_logger
-    from pulmo.wiring import open_registry
 
-    summary = run(config, places, open_registry(places), get_logger("pulmo").info)
+    say = get_logger("pulmo").info
+    summary = run(config, places, open_registry(places), say, tracker)
     if json:
         output.as_json(summary)
         return
@@ -99,6 +104,7 @@ def train(
     """Train a model and write its run folder and bundle."""
     from pulmo.config import settings
     from pulmo.config.compose import compose, read_file
+    from pulmo.wiring import open_tracker
 
     if many:
         raise typer.BadParameter("several values are searched by `pulmo sweep`: see its --help")
@@ -113,23 +119,31 @@ def train(
         ranks.assist(config, places.data_dir)
         return
     ranks.check(config)
-
     named = whole is None and all(word.startswith("run.") for word in overrides or [])
     if resume and named and config.run.dir is not None and begun(Path(config.run.dir)):
         config = recorded(Path(config.run.dir))
-    trained = (job.resume if resume else job.train)(config, places.data_dir)
-    info = trained.bundle.info
+    tracker = open_tracker(config.tracking)
+    trained = (job.resume if resume else job.train)(config, places.data_dir, tracker)
     if not json:
-        typer.echo(f"run    {trained.run_dir}")
-        typer.echo(f"model  {info.name}@{info.model_digest[:12]}")
-        typer.echo(f"val    {info.score_metric} {info.score:.4f}")
+        _show_trained(trained)
     staged = stage_now(places, str(trained.run_dir), config, ASKED) if stage else None
     if json:
-        told = {"run": trained.run_dir, "name": info.name, "model_digest": info.model_digest}
-        verdict = staged.verdict if staged else None
-        output.as_json({**told, "metrics": info.metrics, "verdict": verdict})
+        info, verdict = trained.bundle.info, staged.verdict if staged else None
+        told: dict[str, object] = {"run": trained.run_dir, "name": info.name}
+        told["model_digest"] = info.model_digest
+        told |= {"tracking": trained.seen_at, "metrics": info.metrics, "verdict": verdict}
+        output.as_json(told)
     elif staged is not None:
         show_staged(staged)
+
+
+def _show_trained(trained: "Trained") -> None:
+    info = trained.bundle.info
+    typer.echo(f"run    {trained.run_dir}")
+    typer.echo(f"model  {info.name}@{info.model_digest[:12]}")
+    typer.echo(f"val    {info.score_metric} {info.score:.4f}")
+    if trained.seen_at is not None:
+        typer.echo(f"track  {trained.seen_at}")
 
 
 @app.command(epilog=example("pulmo export --run runs/20260101-120000-phantom-demo"))

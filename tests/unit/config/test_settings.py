@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_what_is_shown_of_an_url_names_nobody_and_no_password() -> None:
     "url",
     [
         "postgresql://team:pa/ss-word@host/db",
+        "postgresql://team:a?b#c'd\"ss-word@host/db",
         "postgresql://host/db?user=a&password=pa-ss-word",
         "https://host/place?access_token=pa-ss-word&x=1",
     ],
@@ -63,6 +65,18 @@ def test_no_password_is_shown_wherever_it_stands(url: str) -> None:
     assert "ss-word" not in told
     assert told.endswith(" : try again")
     assert "host" in told
+
+
+def test_a_wrong_value_is_not_repeated_by_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_REGISTRY_URL", "postgresql//me:pass-word@host/db")
+    with pytest.raises(ConfigError) as told:
+        settings.load()
+    assert "pass-word" not in "".join(traceback.format_exception(told.value))
+
+
+def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULMO_API_KEYS", "something")
+    assert settings.load().public()["api_keys"] == "***"
 
 
 def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,34 @@ def test_no_answer_may_pass_and_a_refused_address_does_not(
     assert told.value.final is final
 
 
+def test_no_secret_is_kept_of_what_the_other_side_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def post(url: str, body: bytes, headers: dict[str, str], **_: object) -> Answer:
+        asked.append(url)
+        return Answer(500, 0.0, f"{url} {headers}".encode())
+
+    monkeypatch.setattr(targets, "post", post)
+    address = "https://hooks.example/x?token=part-of-it"
+    both = f"github {address}"
+    github, webhook = make(targets=both, github_repository="me/mine", github_token=TOKEN)
+    assert webhook.name == "https://hooks.example/x?token=***"
+    for target in (github, webhook):
+        with pytest.raises(UndeliveredError, match="answered 500") as told:
+            target.send(EVENT)
+        assert TOKEN not in str(told.value)
+        assert "part-of-it" not in str(told.value)
+    assert asked[1] == address
+
+
+def test_an_address_that_is_refused_is_told_without_its_secrets() -> None:
+    user, query = "http://ann:pass-word@host/x", "ftp://host/x?token=pass-word"
+    for address in (user, query, "bad?key=pass-word", "https://ann:pass-word@host:port/x"):
+        with pytest.raises(ConfigError) as told:
+            make(targets=address)
+        assert "pass-word" not in str(told.value)
+
+
 def test_a_payload_that_github_would_refuse_is_not_sent(sent: list[Any]) -> None:
     (github,) = make(targets="github", github_repository="me/mine", github_token=TOKEN)
     with pytest.raises(UndeliveredError, match="65,535") as told:
