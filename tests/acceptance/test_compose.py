@@ -122,7 +122,7 @@ def test_it_comes_up_without_a_model_and_takes_over_the_first_that_passes(
         assert stack.engine.run("healthcheck", "run", stack.container(service)) == ""
 
     # The training service makes a model, and its registry is the Postgres of the same file.
-    train = (*profiles, "run", "--rm", "--no-deps", "train")
+    train = (*profiles, "run", "-T", "--rm", "--no-deps", "train")
     stack.compose(*train, "data", "data=phantom")
     stack.compose(*train, "train", "data=phantom", "--stage")
     query = "select count(*) from versions"
