@@ -2,8 +2,9 @@
 
 Pictures are exchanged at random between window and reference, many times, and every feature is
 measured each time. What the true window shows beyond nearly all of these is no chance: the p-value
-of a permutation test, exact for pictures that come one by one from the same source (Phipson and
-Smyth 2010, "Permutation p-values should never be zero"). All features are measured under the same
+of a permutation test (Phipson and Smyth 2010, "Permutation p-values should never be zero"), exact
+for pictures that come one by one from the same source; pictures of one patient in the reference
+change sides together, for they are alike. All features are measured under the same
 exchanges, and each p-value is adjusted for the others by the smallest one of every exchange
 (Westfall and Young 1993, "Resampling-based multiple testing"). So windows that are like the
 reference raise an alarm in no more than a share `bound` of the cases, however many features there
@@ -12,14 +13,14 @@ are and however they hang together.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pulmo.core.exchanges import exchanges, exchanges_within
 from pulmo.core.neighbours import directions
-from pulmo.core.randomness import permutation, uniforms
+from pulmo.core.randomness import permutation
 from pulmo.core.sample import Floats, Sample
 from pulmo.errors import DataError, ModelError
 
@@ -109,7 +110,7 @@ def judge(reference: Sample, window: Sample, bound: float = BOUND) -> Report:
             "are needed: train it on more data"
         )
     now, usual = _chosen(window), _chosen(reference)
-    inside = _exchanges(len(now), len(now) + len(usual), _count(bound))
+    inside = exchanges(_groups(usual, now), len(now), _count(bound))
     findings = _findings(usual, now, inside, bound)
     names = {one.name for one in findings}
     return Report(
@@ -135,7 +136,8 @@ def moved_within_classes(
     usual = usual.only(np.isin(usual.decided, both))
     if not len(now):
         return tuple(one for one in _known(window) if one != OUTLYING)
-    inside = _exchanges_within(now.decided, usual.decided, _count(bound))
+    groups = _groups(usual, now)
+    inside = exchanges_within(groups, now.decided, usual.decided, _count(bound))
     found = _findings(usual, now, inside, bound)
     return tuple(one.name for one in found if one.drifted and one.kind != "answer")
 
@@ -163,32 +165,17 @@ def _chosen(sample: Sample) -> Sample:
     return sample.only(order)
 
 
+def _groups(usual: Sample, now: Sample) -> NDArray[np.int64]:
+    """Whose picture each is, window first: of a window every picture is taken for its own patient,
+    as nobody knows whose they are.
+    """
+    patients = np.arange(len(usual)) if usual.patients is None else usual.patients
+    places = np.unique(patients, return_inverse=True)[1]
+    return np.concatenate([np.arange(len(now)), len(now) + places]).astype(np.int64)
+
+
 def _count(bound: float) -> int:
     return max(EXCHANGES, round(20 / bound) - 1)
-
-
-@lru_cache(maxsize=4)
-def _exchanges(size: int, total: int, count: int) -> Array:
-    """Who stands in the window, 0 or 1 [1 + count, total]: first who does, then by chance."""
-    draws = uniforms(_SEED, 1, np.arange(count), total)
-    inside = np.zeros((1 + count, total), dtype=np.float32)
-    inside[0, :size] = 1
-    np.put_along_axis(inside[1:], np.argpartition(draws, size - 1, axis=1)[:, :size], 1, axis=1)
-    inside.flags.writeable = False
-    return inside
-
-
-def _exchanges_within(now: NDArray[np.int64], usual: NDArray[np.int64], count: int) -> Array:
-    """As `_exchanges`, but every class keeps its number in the window."""
-    own = np.concatenate([now, usual])
-    draws = uniforms(_SEED, 1, np.arange(count), len(own))
-    inside = np.zeros((1 + count, len(own)), dtype=np.float32)
-    inside[0, : len(now)] = 1
-    for one in np.unique(now):
-        places, size = np.flatnonzero(own == one), int((now == one).sum())
-        first = places[np.argsort(draws[:, places], axis=1)[:, :size]]
-        np.put_along_axis(inside[1:], first, 1, axis=1)
-    return inside
 
 
 def _findings(usual: Sample, now: Sample, inside: Array, bound: float) -> tuple[Finding, ...]:
@@ -230,8 +217,8 @@ def _share(name: str, usual: NDArray[np.bool_], now: NDArray[np.bool_], inside: 
 
 
 def _sizes(inside: Array) -> tuple[int, int]:
-    size = int(inside[0].sum())
-    return size, inside.shape[1] - size
+    size = int(inside[:, 0].sum())
+    return size, len(inside) - size
 
 
 def _energy(both: Array, inside: Array) -> Floats:
@@ -244,7 +231,7 @@ def _energy(both: Array, inside: Array) -> Floats:
     np.fill_diagonal(squared, 0)
     apart = np.sqrt(squared)
     centred = apart - apart.mean(axis=0) - apart.mean(axis=1, keepdims=True) + apart.mean()
-    within = np.einsum("bi,bi->b", inside @ centred, inside, dtype=np.float64)
+    within = (centred @ inside * inside).sum(axis=0, dtype=np.float64)
     found: Floats = np.maximum(-within * (1 / m + 1 / n) ** 2, 0)
     return found
 
@@ -255,18 +242,20 @@ def _kolmogorov(values: Floats, inside: Array) -> Floats:
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
-    counts = np.cumsum(inside[:, order], axis=1)[:, ends]
-    expected = ((ends + 1) * (m / (m + n))).astype(np.float32)
-    gaps: Floats = np.abs(counts - expected).max(axis=1).astype(np.float64)
+    counts = inside[order]
+    np.cumsum(counts, axis=0, out=counts)
+    counts -= (np.arange(1, m + n + 1) * (m / (m + n))).astype(np.float32)[:, None]
+    np.abs(counts, out=counts)
+    gaps: Floats = (counts if len(ends) == m + n else counts[ends]).max(axis=0).astype(np.float64)
     return gaps * ((m + n) / (m * n))
 
 
 def _variation(held: NDArray[np.bool_], inside: Array) -> Floats:
     """Half the summed differences of shares, of memberships bool [N, K]."""
     m, n = _sizes(inside)
-    counts = inside @ held.astype(np.float32)
-    rest = held.sum(axis=0) - counts
-    gaps: Floats = np.abs(counts / m - rest / n).sum(axis=1, dtype=np.float64)
+    counts = held.T.astype(np.float32) @ inside
+    rest = held.sum(axis=0)[:, None] - counts
+    gaps: Floats = np.abs(counts / m - rest / n).sum(axis=0, dtype=np.float64)
     return gaps / 2
 
 
