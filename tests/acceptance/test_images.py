@@ -1,10 +1,12 @@
 """The images built from their Dockerfiles, run as they are meant to run, and looked into.
 
 Needs podman, root and `PULMO_BASE_IMAGE` (see tests/containers.py); the packages come from PyPI.
+`PULMO_TESTED_HOME` names a folder where `train data=phantom --stage` ran before, which saves minutes.
 """
 
 import io
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -33,7 +35,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Promoted:
     """A registry with one model that passed its tests, as variables of the environment."""
 
     environment: dict[str, str]
@@ -67,21 +69,24 @@ def tested(
     engine: Podman,
     tmp_path_factory: pytest.TempPathFactory,
     pulmo: Callable[..., "subprocess.CompletedProcess[str]"],
-) -> Tested:
+) -> Promoted:
     """A model of drawn phantoms, trained with the default recipe, tested and promoted."""
-    folder = tmp_path_factory.mktemp("registry")
-    pulmo(folder, "data", "data=phantom")
-    pulmo(folder, "train", "data=phantom", "--stage", timeout=1800)
+    if ready := os.environ.get("PULMO_TESTED_HOME"):
+        folder = Path(ready)
+    else:
+        folder = tmp_path_factory.mktemp("registry")
+        pulmo(folder, "data", "data=phantom")
+        pulmo(folder, "train", "data=phantom", "--stage", timeout=1800)
     shown = pulmo(folder, "registry", "show", "phantom-demo:production", "--json").stdout
     places = {
         "PULMO_REGISTRY_URL": f"sqlite:///{folder / 'models/registry.db'}",
         "PULMO_FILES_URL": str(folder / "models/bundles"),
     }
-    return Tested(places, json.loads(shown)["version"]["model_digest"])
+    return Promoted(places, json.loads(shown)["version"]["model_digest"])
 
 
 @pytest.fixture(scope="module")
-def api(engine: Podman, checkout: Path, tested: Tested) -> str:
+def api(engine: Podman, checkout: Path, tested: Promoted) -> str:
     """The name of an API image with the tested model in it, built while secrets are around."""
     canaries = dict.fromkeys(SECRETS, CANARY)
     names = containers.build(
@@ -107,14 +112,15 @@ def server(engine: Podman, api: str) -> Iterator[tuple[str, str]]:
         *("--security-opt", "no-new-privileges", "--env", "PULMO_ALLOW_ANONYMOUS=1"),
         *("--network", "host", "--env", f"PORT={port}", api),
     )
-    url = f"http://127.0.0.1:{port}"
-    engine.ask(name, f"{url}/readyz")
-    yield name, url
-    engine.run("rm", "--force", name)
+    try:
+        engine.ask(name, f"http://127.0.0.1:{port}/readyz")
+        yield name, f"http://127.0.0.1:{port}"
+    finally:
+        engine.run("rm", "--force", name)
 
 
 def test_a_large_upload_is_answered_by_exactly_the_model_that_was_baked(
-    engine: Podman, server: tuple[str, str], tested: Tested, tell: Tell
+    engine: Podman, server: tuple[str, str], tested: Promoted, tell: Tell
 ) -> None:
     name, url = server
     told = json.loads(engine.ask(name, f"{url}/model/info"))
@@ -148,7 +154,7 @@ def test_the_server_holds_no_torch_and_no_compiler(
     assert not names & {"torch", "pytorch_lightning", "hydra", "gcc", "cc", "ld", "uv", "pip"}
 
 
-def test_labels_name_commit_and_model(engine: Podman, api: str, tested: Tested) -> None:
+def test_labels_name_commit_and_model(engine: Podman, api: str, tested: Promoted) -> None:
     labels = engine.inspect(api)["Labels"]
     head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
@@ -175,7 +181,7 @@ def test_no_secret_is_in_a_layer_the_history_or_a_label(layers: Layers) -> None:
 def test_two_builds_of_a_commit_differ_in_nothing_but_timestamps(
     engine: Podman,
     checkout: Path,
-    tested: Tested,
+    tested: Promoted,
     layers: Layers,
     base: Layers,
     tmp_path: Path,
@@ -197,7 +203,7 @@ def test_two_builds_of_a_commit_differ_in_nothing_but_timestamps(
 
 
 def test_an_untested_model_is_not_baked(
-    engine: Podman, checkout: Path, tmp_path: Path, tested: Tested
+    engine: Podman, checkout: Path, tmp_path: Path, tested: Promoted
 ) -> None:
     settings = Settings(
         registry_url=f"sqlite:///{tmp_path / 'registry.db'}", files_url=str(tmp_path / "files")
