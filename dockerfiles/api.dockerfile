@@ -18,16 +18,19 @@ RUN --mount=type=cache,target=/root/.cache/uv \
         --group serve --group signing --group postgres \
         --format cyclonedx1.5 --preview-features sbom-export --output-file sbom.cdx.json \
     && sed -i '/"serialNumber":/d; /"timestamp":/d' sbom.cdx.json
-# What no server uses: tests, tools for graphs, and ONNX Runtime once more, for programs in C.
+# What no server uses: tests, tools for graphs, other databases, what compilers read, and ONNX Runtime
+# once more, for programs in C.
 RUN find /opt/venv/lib -type d \( -name tests -o -path '*/onnxruntime/quantization' \
         -o -path '*/onnxruntime/tools' -o -path '*/onnxruntime/transformers' \
-        -o -path '*/pydicom/data/test_files' -o -path '*/sqlalchemy/testing' \) \
+        -o -path '*/pydicom/data/test_files' -o -path '*/sqlalchemy/testing' \
+        -o -path '*/sqlalchemy/dialects/m*sql' -o -path '*/sqlalchemy/dialects/oracle' \) \
         -prune -exec rm -r {} + \
-    && find /opt/venv/lib -name 'libonnxruntime.so.*' -delete
+    && find /opt/venv/lib -type f \( -name 'libonnxruntime.so.*' -o -name '*.a' -o -name '*.h' \
+        -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \) -delete
 COPY main.py ./
 COPY src src
-# What is compiled never depends on a file's time.
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib src \
+# What is compiled never depends on a file's time; a server colours no source code.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash -x /pygments/ /opt/venv/lib src \
     && chmod -R u=rwX,go=rX /app && mkdir /state
 
 FROM ${BASE_IMAGE} AS server

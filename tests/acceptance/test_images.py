@@ -1,7 +1,7 @@
 """The images built from their Dockerfiles, run as they are meant to run, and looked into.
 
 Needs podman, root and `PULMO_BASE_IMAGE` (see tests/containers.py); the packages come from PyPI.
-`PULMO_TESTED_HOME` names a folder where `train data=phantom --stage` ran before, which saves minutes.
+`PULMO_TESTED_HOME` names a folder where `train data=phantom --stage` ran before: it saves minutes.
 """
 
 import io
