@@ -17,7 +17,7 @@ from pulmo.errors import ModelError, NotFoundError, PulmoError, RegistryError
 from pulmo.logs import get_logger
 
 TYPE = "model"
-TIMEOUT_S = 60
+TIMEOUT_S = 30
 # What an artifact's metadata says of the bundle in it; `model_digest` is part of W&B's webhooks.
 MODEL, BUNDLE, SIGNED = "model_digest", "bundle_digest", "model_sig"
 

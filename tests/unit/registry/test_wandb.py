@@ -258,11 +258,18 @@ def test_offline_a_run_is_kept_and_the_ledger_goes_on(
     registry.set_alias("toy", "team", version.number, expected=None, **BY)
     assert registry.get(ModelRef.parse("toy:team")) == registry.get(ModelRef.parse("toy:v0"))
     assert "`wandb sync` sends it to W&B" in caplog.text
-    assert list((tmp_path / "kept").glob("wandb/offline-run-*/*.wandb"))
+    (kept,) = (tmp_path / "kept").glob("wandb/offline-run-*")
     with pytest.raises(RegistryError, match="not asked while WANDB_MODE=offline"):
         aliases.shown("toy")
     assert wandb_house.asked == []
     registry.close()
+    monkeypatch.delenv("WANDB_MODE")
+    command = [sys.executable, "-m", "wandb", "sync", str(kept)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sent,) = wandb_house.collection("toy").committed
+    assert json.loads(sent.metadata)["bundle_digest"] == version.bundle_digest
+    assert wandb_house.refused == []
 
 
 def test_a_version_that_wandb_lost_is_told(house: House, put: Put, tmp_path: Path) -> None:
