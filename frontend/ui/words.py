@@ -13,6 +13,7 @@ INTENDED_USE = (
 )
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _HEADING = re.compile(r"^(#{1,3}) ", re.MULTILINE)
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -61,8 +62,9 @@ def sentence(text: str) -> str:
 def card(text: str) -> str:
     """A model card as Markdown that loads nothing and keeps to the size of its place.
 
-    Pictures are left as text.
+    Pictures are left as text, and digests shortened.
     """
+    text = _DIGEST.sub(r"\1…", text)
     bare = _FRONT_MATTER.sub("", text.replace("\r\n", "\n")).replace("![", r"!\[")
     return _HEADING.sub(r"###\1 ", bare)
 

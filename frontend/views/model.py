@@ -72,7 +72,7 @@ def _figures(metrics: Mapping[str, Mapping[str, Any]]) -> None:
                 value, interval = words.figure(found[name])
                 column.metric(label, value)
                 column.caption(interval)
-        with st.expander("All figures with their 95 % intervals"):
+        with st.expander("All figures with their intervals"):
             rows = [(name.replace("_", " "), *words.figure(one)) for name, one in found.items()]
             tables.rows(("metric", "value", "interval"), rows, f"Metrics on {split}")
 

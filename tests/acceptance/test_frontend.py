@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium")
 MODEL = "pneumonia"
 WIDE, NARROW = (1280, 900), (390, 844)
+PHONE = "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 Chrome/140.0 Mobile Safari/537.36"
 PATIENCE = 120_000  # ms; a busy machine is no failure
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -164,7 +165,7 @@ def visit(browser: Browser, pages: str) -> Iterator[Open]:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=scheme,
-            accept_downloads=True,
+            user_agent=PHONE if size == NARROW else None,
         )
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
@@ -453,6 +454,8 @@ def go(page: Page, name: str, size: tuple[int, int]) -> None:
         page.get_by_test_id("stExpandSidebarButton").click()
     page.get_by_test_id("stSidebarNav").get_by_role("link", name=name).click()
     expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
+    if size == NARROW:  # a phone's sidebar goes away by itself
+        expect(page.get_by_test_id("stExpandSidebarButton")).to_be_visible()
 
 
 def shoot(page: Page, name: str, size: tuple[int, int], scheme: str) -> None:
@@ -475,3 +478,34 @@ def shoot(page: Page, name: str, size: tuple[int, int], scheme: str) -> None:
         stem = f"{name}-{size[0]}-{scheme}{'-whole' if whole else ''}"
         small.save(Path(folder) / f"{stem}.png", optimize=True)
     page.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+def test_a_new_user_needs_three_commands(
+    browser: Browser, pulmo: Command, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    """As the README says; the first one is what this very environment was made by."""
+    lines = re.findall(r"^\$ (.+)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)[:3]
+    assert lines[0] == "uv sync --locked"
+    assert [line.removeprefix("uv run main.py ") for line in lines[1:]] == ["quickstart", "ui"]
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("somebody else serves at port 8000")
+    pulmo(tmp_path, "quickstart", timeout=1800)
+    picture = next(path for path in sorted((tmp_path / "data").rglob("*.png")))
+    port = free_port()
+    process = main(tmp_path, "ui", "--port", port)
+    try:
+        reached(f"http://127.0.0.1:{port}/_stcore/health", process)
+        context = browser.new_context()
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}")
+        drop(page, {picture.name: picture.read_bytes()})
+        expect(cards(page)).to_have_count(1)
+        verdict = read(said(cards(page).first))
+        assert verdict in ("accept", "refer")
+        context.close()
+    finally:
+        process.terminate()
+        process.wait()
+    tell(f"three commands to a prediction in the browser: {verdict}")

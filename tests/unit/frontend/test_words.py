@@ -46,10 +46,11 @@ def test_a_clause_becomes_a_sentence(text: str, shown: str) -> None:
 
 
 def test_a_card_loads_nothing_from_elsewhere() -> None:
-    card = "---\npipeline_tag: x\n---\n\n# toy\n![a](https://evil.example/b.png)\n![a][b]\n"
+    card = f"---\npipeline_tag: x\n---\n\n# toy\n`{'ab' * 32}`\n![a](https://evil.example/b.png)\n![a][b]\n"
     shown = words.card(card)
     assert "pipeline_tag" not in shown
     assert "#### toy" in shown
+    assert "`abababababab…`" in shown
     assert "![" not in shown
     assert r"!\[a](https://evil.example/b.png)" in shown
 
