@@ -89,15 +89,12 @@ def train(
     device = torch.device("cuda" if on_gpu(config) else "cpu")
     classes = len(dataset.manifest.classes)
     spec = NetworkSpec(architecture=config.model.architecture, options=config.model.options)
-    network: nn.Module = build(spec, channels=3, classes=classes, weights=config.model.weights)
-    network = network.body  # timm's own network, without what Pulmo puts around it
-    network = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(classes))
-    network.to(device, memory_format=torch.channels_last).eval()
+    whole = build(spec, channels=3, classes=classes, weights=config.model.weights)
+    body = whole.body.train()  # timm's own network, without what Pulmo puts around it
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), whole.head)
+    network.to(device, memory_format=torch.channels_last)
     batches, val, weights = loaders(config, dataset)
     weights = weights.to(device)
-    side = config.model.image_size
-    with torch.no_grad():
-        network(torch.zeros(1, 3, side, side, device=device))  # makes the last layer
     optimizer = torch.optim.AdamW(network.parameters(), config.recipe.learning_rate)
     steps = config.trainer.max_epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -15,11 +15,10 @@ import pytest
 pytest.importorskip("optuna")
 
 ROOT = Path(__file__).parents[2]
+DATA = ("data=phantom", "data.phantom.images=400", "data.phantom.size=64")
 OVERRIDES = (
-    "data=phantom",
+    *DATA,
     "debug=fast",
-    "data.phantom.images=400",
-    "data.phantom.size=64",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
     "sweep.prune=false",
@@ -48,7 +47,7 @@ def trials(home: Path) -> list[dict[str, Any]]:
 def test_a_killed_sweep_loses_at_most_what_ran(
     tmp_path: Path, pulmo: Callable[..., Any], tell: Callable[[str], None], workers: int
 ) -> None:
-    pulmo(tmp_path, "data", *OVERRIDES)
+    pulmo(tmp_path, "data", *DATA)
     words = ["sweep", *OVERRIDES, "sweep.trials=6", "--workers", str(workers), "--json"]
     with subprocess.Popen(
         [sys.executable, str(ROOT / "main.py"), *words],
@@ -79,14 +78,13 @@ def test_a_killed_sweep_loses_at_most_what_ran(
 def test_the_best_trial_is_an_experiment_that_trains_to_its_figure(
     tmp_path: Path, pulmo: Callable[..., Any], tell: Callable[[str], None]
 ) -> None:
-    pulmo(tmp_path, "data", *OVERRIDES)
+    pulmo(tmp_path, "data", *DATA)
     swept = json.loads(pulmo(tmp_path, "sweep", *OVERRIDES, "sweep.trials=3", "--json").stdout)
     folder = tmp_path / "configs/experiment"
     folder.mkdir(parents=True)
     experiment = Path(swept["experiment"])
     (folder / experiment.name).write_bytes(experiment.read_bytes())
-    pulmo(tmp_path, "train", *(one for one in OVERRIDES if one.startswith("data")),
-          f"experiment={experiment.stem}", "run.dir=mine")  # fmt: skip
+    pulmo(tmp_path, "train", *DATA, f"experiment={experiment.stem}", "run.dir=mine")
     rows = [line.split(",") for line in (tmp_path / "mine/metrics.csv").read_text().split()[1:]]
     best = min(rows, key=lambda row: float(row[3]))
     tell(f"sweep {swept['value']!r}, trained from the experiment {best[4]}")
