@@ -68,6 +68,7 @@ class Drift:
 
     model: str
     model_digest: str
+    classes: tuple[str, ...]
     source: str
     look: Look
     watch: Watch | None = None
@@ -90,6 +91,7 @@ class Drift:
         return {
             "model": self.model,
             "model_digest": self.model_digest,
+            "classes": self.classes,
             "source": self.source,
             "alarm": self.alarm,
             "moved": self.moved,

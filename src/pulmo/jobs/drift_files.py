@@ -46,8 +46,9 @@ def judge_files(bundle: Bundle, inputs: Iterable[str], out: Path, bound: float) 
         )
     reference, window = of_reference(bundle), _joined(parts)
     look = look_at(reference, window, bound)
-    source = f"{len(known):,} files"
-    found = Drift(bundle.info.name, bundle.info.model_digest, source, look, failed=failed)
+    info, source = bundle.info, f"{len(known):,} files"
+    classes = info.specification.classes
+    found = Drift(info.name, info.model_digest, classes, source, look, failed=failed)
     write(out, found, reference, window, _unlike(bundle, reference, window, known))
     return found
 

@@ -50,8 +50,9 @@ def judge_log(
         alarm_at=watcher.alarm_at,
         windows=tuple(watcher.looks),
     )
-    source = f"{detector.pictures:,} receipts"
-    found = Drift(bundle.info.name, bundle.info.model_digest, source, watcher.looks[-1], watch)
+    info, source = bundle.info, f"{detector.pictures:,} receipts"
+    classes = info.specification.classes
+    found = Drift(info.name, info.model_digest, classes, source, watcher.looks[-1], watch)
     write(out, found, watcher.reference, newest, [])
     return found
 

@@ -1,7 +1,7 @@
 """The page about drift, with its plots and `drift.json` beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.util import find_spec
@@ -11,12 +11,13 @@ from pulmo.core.bundle import Estimate
 from pulmo.core.drift import EMBEDDING, MIX, OUTLYING, REFERRED, SCORE
 from pulmo.core.preprocess import Pixels
 from pulmo.core.sample import Sample
-from pulmo.core.unlabelled import Expected
 from pulmo.jobs import drift_plots, page
 from pulmo.jobs.drift import Drift, Watch
 from pulmo.jobs.page import Figure, Raw
 
 REPORT, DOCUMENT = "drift.html", "drift.json"
+BROAD = ("timeline", "values")  # figures that need the width of the page
+SURE = 10_000_000  # evidence beyond this says nothing more
 MEANINGS = {
     EMBEDDING: "what the network sees in the pictures as a whole",
     SCORE: "how sure the answers are",
@@ -52,18 +53,18 @@ def write(
     for name, figure in figures.items():
         (out / f"drift-{name}.png").write_bytes(figure.png)
     partial = out / f"{REPORT}.part"
-    partial.write_text(render(found, list(figures.values()), shown), encoding="utf-8")
+    partial.write_text(render(found, figures, shown), encoding="utf-8")
     partial.replace(out / REPORT)
 
 
-def render(found: Drift, figures: Sequence[Figure], shown: Sequence[Shown]) -> str:
+def render(found: Drift, figures: Mapping[str, Figure], shown: Sequence[Shown]) -> str:
     """All that was found as one HTML page that loads nothing."""
     watch = found.watch
     parts = [
         *([("log", "The log", _log(watch))] if watch else []),
         ("features", "The newest window" if watch else "Features", _features(found)),
-        *([("figures", "Figures", page.figures(figures))] if figures else []),
-        ("accuracy", "Accuracy to expect", _accuracy(found.look.expected)),
+        *([("figures", "Figures", _drawn(figures))] if figures else []),
+        ("accuracy", "Accuracy to expect", _accuracy(found)),
         *([("pictures", "Most unlike the validation", _pictures(shown))] if shown else []),
         *([("failed", "Not read", page.pairs(dict(found.failed)))] if found.failed else []),
     ]
@@ -108,16 +109,35 @@ def _head(found: Drift) -> str:
     told = f"{found.source} held against {report.reference:,} validation pictures"
     accuracy = Estimate(value=expected.accuracy, low=expected.low, high=expected.high)
     cards = [
-        _card("Verdict", "drift" if found.alarm else "no drift", verdict(found)),
+        _card("Verdict", "drift" if found.alarm else "no drift", _grounds(found)),
         page.card("Accuracy to expect", accuracy, "without labels; see below")
         if expected.doubt is None
         else _card("Accuracy to expect", "unknown", "not to be believed, see below"),
         _card("Moved", str(len(found.moved)), ", ".join(found.moved) or "nothing"),
     ]
-    warning = ""
+    said = verdict(found)
+    said = f"<p>{escape(said[0].upper() + said[1:])}.</p>"
     if found.alarm:
-        warning = f'<div class="warning"><p>{escape(verdict(found))}.</p></div>'
-    return f'{title}<p>{escape(told)}.</p><div class="cards">{"".join(cards)}</div>{warning}'
+        said = f'<div class="warning">{said}</div>'
+    return f'{title}<p>{escape(told)}.</p><div class="cards">{"".join(cards)}</div>{said}'
+
+
+def _grounds(found: Drift) -> str:
+    if found.watch is None:
+        return f"p {found.look.report.p:.4f}, alarm at {found.look.report.bound:g}"
+    evidence = _large(float(found.watch.evidence.max()))
+    return f"evidence {evidence}, alarm at {found.watch.spacing:,.0f}"
+
+
+def _large(value: float) -> str:
+    return f"{value:,.0f}" if value < SURE else f"over {SURE:,}"
+
+
+def _drawn(figures: Mapping[str, Figure]) -> str:
+    """Square figures side by side, broad ones one by one."""
+    square = [one for name, one in figures.items() if name not in BROAD]
+    broad = [page.broad(one) for name, one in figures.items() if name in BROAD]
+    return page.figures(square) + "".join(broad)
 
 
 def verdict(found: Drift) -> str:
@@ -148,9 +168,10 @@ def _card(label: str, value: str, told: str) -> str:
 
 def _log(watch: Watch) -> str:
     seldom = f"{watch.spacing:,.0f}"
+    ended = _large(float(watch.evidence[-1]))
     told = (
         f"<p>{len(watch.evidence):,} pictures were watched one by one; the evidence ended at "
-        f"{watch.evidence[-1]:,.1f}, and {seldom} is an alarm. However often one looks, an alarm "
+        f"{ended}, and {seldom} is an alarm. However often one looks, an alarm "
         f"is false once in {seldom} pictures on average. Windows are judged on their own, to show "
         "what moved and when; they raise no alarm.</p>"
     )
@@ -201,15 +222,18 @@ def _mean(value: float | None) -> str:
     return "–" if value is None else page.number(value)
 
 
-def _accuracy(expected: Expected) -> str:
-    doubt = ""
+def _accuracy(found: Drift) -> str:
+    expected, doubt = found.look.expected, ""
     if expected.doubt is not None:
         doubt = f'<div class="warning"><p>Not to be believed: {escape(expected.doubt)}.</p></div>'
     one = Estimate(value=expected.accuracy, low=expected.low, high=expected.high)
     told = {
         "on validation pictures": page.number(expected.reference),
         "to expect now": f"{page.number(one.value)} ({page.interval(one)})",
-        "shares of the classes": ", ".join(page.number(share) for share in expected.mix),
+        "mix of classes it holds for": ", ".join(
+            f"{name} {page.number(share)}"
+            for name, share in zip(found.classes, expected.mix, strict=True)
+        ),
     }
     return (
         f"{doubt}{page.pairs(told)}<p>No truth was told: this is what the probabilities promise "
@@ -223,7 +247,7 @@ def _pictures(shown: Sequence[Shown]) -> str:
             [page.jpeg(one.pixels)],
             f"a picture answered {one.answer}",
             Raw(
-                f"<b>{escape(one.answer)}</b> distance {one.distance:.3f}<br>"
+                f"<b>{escape(one.answer)}</b><br>distance {one.distance:.3f}<br>"
                 f"<code>{escape(Path(one.path).name)}</code>"
             ),
         )

@@ -115,6 +115,11 @@ def figures(drawn: Iterable[Figure]) -> str:
     return f'<div class="figures">{"".join(map(_figure, drawn))}</div>'
 
 
+def broad(drawn: Figure) -> str:
+    """A plot that needs the width of the page."""
+    return f'<div class="figures broad">{_figure(drawn)}</div>'
+
+
 def thumbnails(pictures: Iterable[tuple[Sequence[str], str, Raw]], kind: str = "pictures") -> str:
     """Small pictures in a grid: data URIs side by side, what they show, and a caption."""
     shown = []
@@ -202,6 +207,7 @@ table.metrics td:last-child { color: var(--soft); font-size: 0.9rem; }
 table.plain td, table.plain th { white-space: nowrap; } table.plain small { display: block; }
 .figures { display: grid; gap: 16px; margin-top: 16px;
   grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); }
+.figures.broad { grid-template-columns: minmax(0, 860px); }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px; overflow: hidden; }
 .plot img { width: 100%; height: auto; display: block; }

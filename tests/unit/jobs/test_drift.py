@@ -8,7 +8,7 @@ from pulmo.jobs.drift import Drift, Watch, groups, look_at
 def watched(alarm: Alarm | None) -> Drift:
     look = look_at(make_sample(60, 0), make_sample(20, 1, shift=2), 0.01)
     watch = Watch(np.array([1.0, 2.0]), 100.0, alarm, None, (look,))
-    return Drift("toy", "0" * 64, "2 receipts", look, watch)
+    return Drift("toy", "0" * 64, ("WELL", "SICK"), "2 receipts", look, watch)
 
 
 def test_a_log_alarms_by_its_evidence_alone() -> None:
