@@ -49,7 +49,6 @@ SETTINGS = (
     "PULMO_FILES_URL",
     "PULMO_SIGNING_KEY",
     "PULMO_SWEEP_URL",
-    "PULMO_SWEEP_URL",
     "PORT",
 )
 
