@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +85,51 @@ class GoogleCloud:
         return _read(self.folder / "service.json").get("traffic")
 
     def pre_empt(self) -> int:
-        """Take the VM away: whatever runs there is killed at once. How many processes that were."""
-        killed = 0
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):
-                variables = path.read_text("utf-8").split("\0")
-                if f"{PLACE}={self.folder}" in variables and f"HOME={self.home}" in variables:
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-                    killed += 1
+        """Take the VM away: whatever runs there is killed at once. How many processes that were.
+
+        Only when the last one has let go of its files is the machine off.
+        """
+        killed: set[int] = set()
+        while (found := self.processes()) or any(map(_alive, killed)):
+            for process in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            killed |= found
+            time.sleep(0.01)
         for instance in (self.folder / "instances").iterdir():
             instance.write_text("TERMINATED", "utf-8")
-        return killed
+        return len(killed)
+
+    def power_on(self) -> None:
+        """Start whatever is off, as somebody may in Google's console."""
+        for instance in (self.folder / "instances").iterdir():
+            instance.write_text("RUNNING", "utf-8")
+
+    def processes(self) -> set[int]:
+        """What runs on the VM."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                variables = path.read_bytes().split(b"\0")
+                own = (f"{PLACE}={self.folder}", f"HOME={self.home}")
+                if all(one.encode() in variables for one in own):
+                    found.add(int(path.parent.name))
+        return found
 
     def cron(self) -> None:
         """Do on the VM what its cron does when the time has come."""
         for line in (self.home / ".crontab").read_text("utf-8").splitlines():
             if line:
                 _on_vm(self.folder, line.split(maxsplit=5)[5], None)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process still holds anything: a killed one loses its memory before its files."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text("utf-8")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _read(path: Path) -> dict[str, Any]:
