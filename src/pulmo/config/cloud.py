@@ -41,7 +41,7 @@ class CloudSettings(BaseSettings):
     most: int = Field(default=4, ge=1, le=1000)
     answer_ms: int = Field(default=100, ge=1, le=10_000)
     wait_ms: int = Field(default=500, ge=1, le=10_000)
-    resident_mib: int = Field(default=320, ge=1, le=32_768)
+    resident_mib: int = Field(default=330, ge=1, le=32_768)
 
     @model_validator(mode="after")
     def _asked_for_who_they_are(self) -> "CloudSettings":
