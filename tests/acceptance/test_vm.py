@@ -216,6 +216,6 @@ def test_a_vm_trains_whatever_happens_to_it(site: Site, tell: Callable[[str], No
     tell(
         f"set-up {set_up:.0f} s with {held} pictures, nothing changed by the second, synced after "
         f"a push, cut off at steps {reached} ({killed} processes killed), gone on with by sync "
-        f"and cron, {version.label} registered and {'promoted' if code == PROMOTED else 'refused'}; "
+        f"and cron, {version.label} registered (ended with {code}); "
         f"{time.monotonic() - began:.0f} s"
     )
