@@ -1,15 +1,16 @@
-"""A throwaway clone of the project with an environment of its own, and its tasks run there."""
+"""A throwaway clone of the project, and its tasks run there."""
 
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # gcsfs asks a bucket's kind through gRPC, which the emulator does not speak.
 PLAIN = {"GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 FOREIGN = ("VIRTUAL_ENV", "PULMO_", "COVERAGE_", "STORAGE_", "GOOGLE_", "WANDB_", "MLFLOW_")
-FOREIGN += ("PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "GDRIVE_", "GIT_")
+FOREIGN += ("PYTHONPATH", "UV_NO_SYNC", "UV_PROJECT_ENVIRONMENT", "GDRIVE_", "GIT_")
 
 
 def make(folder: Path) -> Path:
@@ -25,14 +26,23 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def run(folder: Path, *command: str, expect: int = 0, **environment: str) -> str:
-    """What `uv run COMMAND` says in a clone."""
+def run(folder: Path, *command: str, expect: int = 0, own: bool = False, **environment: str) -> str:
+    """What `uv run COMMAND` says in a clone: its code, in this checkout's environment or its own.
+
+    An environment of its own costs some minutes and gigabytes; where the installed packages are
+    the ones of the lock file, nothing else is different.
+    """
     groups = ("--group", "data", "--group", "gcs")
+    borrowed = {
+        "UV_NO_SYNC": "1",
+        "UV_PROJECT_ENVIRONMENT": sys.prefix,
+        "PYTHONPATH": str(folder / "src"),  # before this checkout's own, which is installed
+    }
     clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     done = subprocess.run(
         ["uv", "run", "--locked", *groups, "-q", *command],
         cwd=folder,
-        env={**clean, **PLAIN, **environment},
+        env={**clean, **PLAIN, **({} if own else borrowed), **environment},
         capture_output=True,
         text=True,
         check=False,
