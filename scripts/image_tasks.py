@@ -56,7 +56,7 @@ def build(
         folder = Path("CONTEXT") if dry_run else Path(made)
         if not dry_run:
             _export(commit, folder)
-        arguments = [f"COMMIT={commit.digest}", f"SOURCE_DATE_EPOCH={commit.seconds}"]
+        arguments = [f"COMMIT={commit.digest}"]
         tags = [commit.digest[:SHOWN]]
         if model:
             baked = _bring(tools, model, folder / "bundle")
@@ -109,9 +109,10 @@ def _command(
     commit: Commit,
     folder: Path,
 ) -> list[str]:
-    own = []
-    if Path(engine[0]).name == "podman":  # docker reads SOURCE_DATE_EPOCH, and its format is docker
-        own = ["--format", "docker", "--timestamp", commit.seconds]
+    if Path(engine[0]).name == "podman":
+        own = ["--format", "docker", "--timestamp", commit.seconds]  # OCI's has no health check
+    else:
+        own = ["--build-arg", f"SOURCE_DATE_EPOCH={commit.seconds}"]
     return [
         *engine,
         "build",
