@@ -1,9 +1,7 @@
 """The application: routes over one model that may be replaced while it serves."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -14,10 +12,7 @@ from starlette.responses import PlainTextResponse
 from pulmo import __version__
 from pulmo.config.settings import Settings
 from pulmo.core import wire
-from pulmo.core.preprocess import preload
 from pulmo.core.wire import Answers, Health
-from pulmo.errors import PulmoError
-from pulmo.logs import get_logger
 from pulmo.serving import (
     bodies,
     contract,
@@ -28,7 +23,8 @@ from pulmo.serving import (
     together,
 )
 from pulmo.serving.access import CORS, Guard, Routes, Shortcut, words
-from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
+from pulmo.serving.keyring import Keyring
+from pulmo.serving.life import life
 from pulmo.serving.limits import Intake, Limits, Pool
 from pulmo.serving.models import Model, Present
 from pulmo.serving.receipts import Receipts
@@ -38,8 +34,6 @@ from pulmo.serving.together import Question, Steps
 from pulmo.serving.watching import Draining, Figures, Watched
 from pulmo.serving.webhooks import Receiver
 
-POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0
-WAITING_SECONDS = 2.0  # at most between two looks for a first model
 WAITED_FOR = (
     "no model is there yet: once one is in production (`pulmo train --stage`) it is taken over; "
     "the server's log says what was looked for"
@@ -52,8 +46,6 @@ Alias = Annotated[
 Version = Annotated[
     str | None, Query(description="As `alias`, by number: v3.", pattern=wire.VERSION)
 ]
-
-logger = get_logger(__name__)
 
 
 def create_app(
@@ -76,14 +68,12 @@ def create_app(
     chosen = limits or Limits()
     pool, draining, keyring = Pool(chosen, together.answer), Draining(), Keyring(settings)
     figures = Figures(present, pool, receipts)
-
     side = Pool(Limits(workers=2, waiting=16))  # for what waits for databases
-    lifespan = _life(present, keyring, receipts, (pool, side))
     app = FastAPI(
         title="Pulmo",
         version=__version__,
         description="Answers for pictures, by a model that has passed its tests.",
-        lifespan=lifespan,
+        lifespan=life(present, keyring, receipts, (pool, side)),
         redirect_slashes=False,
         openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
@@ -109,70 +99,10 @@ def create_app(
     return app
 
 
-def _life(
-    present: Present, keyring: Keyring, receipts: Receipts | None, pools: Sequence[Pool]
-) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
-    """What goes on while the application runs."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        if not present.ready and not present.waits:
-            await asyncio.to_thread(present.refresh)
-        going_on = (_follow(present), _reread(keyring), asyncio.to_thread(preload))
-        following = [asyncio.create_task(one) for one in going_on]
-        with receipts or contextlib.nullcontext():
-            yield
-            for pool in pools:
-                pool.close()
-        for task in following:
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
-
-    return lifespan
-
-
 class Markdown(Response):
     """Text that no browser shows as a page."""
 
     media_type = "text/markdown"
-
-
-async def _follow(present: Present) -> None:
-    if present.waits:
-        pace = POLL_SECONDS, WAITING_SECONDS
-        await _repeat(present.refresh, pace, "there is no model yet", lambda: present.ready)
-    if present.source.moves:
-        pace = POLL_SECONDS, POLL_SECONDS_AT_MOST
-        await _repeat(present.refresh, pace, "the present model stays")
-
-
-async def _reread(keyring: Keyring) -> None:
-    pace = REFRESH_SECONDS, POLL_SECONDS_AT_MOST
-    await _repeat(keyring.refresh, pace, "the known keys stay")
-
-
-async def _repeat(
-    call: Callable[[], None],
-    pace: tuple[float, float],
-    otherwise: str,
-    enough: Callable[[], bool] = lambda: False,
-) -> None:
-    """Call again and again until it is enough, more rarely while that fails, which is told once.
-
-    `pace`: seconds between two calls, and at most while they fail.
-    """
-    seconds, most = pace
-    pause, told = seconds, ""
-    while not enough():
-        await asyncio.sleep(pause)
-        try:
-            await asyncio.to_thread(call)
-            pause, told = seconds, ""
-        except (PulmoError, OSError) as error:
-            pause = min(2 * pause, most)
-            if str(error) != told:
-                told = str(error)
-                logger.error("%s: %s", otherwise, told)
 
 
 def _add_predict(

@@ -10,6 +10,7 @@ from pulmo.config.settings import Settings
 from pulmo.core import keys
 from pulmo.errors import ConfigError
 from pulmo.serving import app as application
+from pulmo.serving import life
 from pulmo.serving.access import known_hosts
 from pulmo.serving.models import Present
 
@@ -82,7 +83,7 @@ def test_an_open_server_answers_strangers_and_no_wrong_key(
 def test_keys_made_and_revoked_meanwhile_count_within_moments(
     guarded: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(application, "REFRESH_SECONDS", 0.001)
+    monkeypatch.setattr(life, "REFRESH_SECONDS", 0.001)
     client = guarded()
     head, key = make(tmp_path)
     while client.get("/model/info").status_code == 200:
@@ -101,7 +102,7 @@ def test_keys_that_cannot_be_read_stay_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(application, "REFRESH_SECONDS", 0.001)
+    monkeypatch.setattr(life, "REFRESH_SECONDS", 0.001)
     head, _ = make(tmp_path)
     client = guarded()
     (tmp_path / "x.json").write_text("damaged")

@@ -13,6 +13,7 @@ from pulmo.core.ports import ModelRef
 from pulmo.errors import BusyError, ConfigError, ModelError, NotFoundError, RegistryError
 from pulmo.registry.local import LocalRegistry, open_registry
 from pulmo.serving import app as application
+from pulmo.serving import life
 from pulmo.serving.models import Awaited, Following, Model, Pinned, Present, Source
 
 LIVE = ModelRef("toy", alias="live")
@@ -107,7 +108,7 @@ class Flaky:
 def test_a_source_that_fails_is_asked_again_and_told_of_once(
     toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(application, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(life, "POLL_SECONDS", 0.001)
     source = Flaky(Model(toy_bundle))
     with TestClient(application.create_app(Settings(), Present(source)), client=OWN) as client:
         while source.asked < 6:
@@ -118,7 +119,7 @@ def test_a_source_that_fails_is_asked_again_and_told_of_once(
 def test_a_server_that_waits_begins_without_a_model_and_takes_it_over(
     toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(application, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(life, "POLL_SECONDS", 0.001)
     asked: list[bool] = []
     there = threading.Event()
 
