@@ -187,7 +187,7 @@ def _by_hand(
             optimizer.step()
             schedule.step()
             if len(meter.losses) < FIRST:
-                meter.losses.append(float(loss))
+                meter.losses.append(float(loss.detach()))
             meter.step(len(labels))
 
 
