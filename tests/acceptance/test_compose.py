@@ -1,7 +1,7 @@
 """Every service of deploy/compose.yaml started from it by podman-compose and used once.
 
 Needs podman, root and `PULMO_BASE_IMAGE` (see tests/containers.py); the packages come from PyPI and
-Debian. `API_IMAGE`, `FRONTEND_IMAGE`, `TRAIN_IMAGE` and `POSTGRES_IMAGE`, which the compose file reads,
+Debian. `API_IMAGE`, `FRONTEND_IMAGE`, `TRAIN_IMAGE` and `POSTGRES_IMAGE`, read by the compose file,
 name images that are there already and are then not built.
 """
 
