@@ -29,7 +29,7 @@ def _dropped() -> dict[str, Item]:
     """The pictures that were dropped, by id; they stay when another page is looked at."""
     items: dict[str, Item] = st.session_state.setdefault(ITEMS, {})
     files = st.file_uploader(
-        "Pictures or DICOM files",
+        "Drop pictures or DICOM files here",
         accept_multiple_files=True,
         key=_uploader(),
         on_change=_forget,

@@ -53,16 +53,14 @@ def _versions(name: str, found: list[Told]) -> None:
     st.subheader("Versions")
     listed = [
         (
-            one["version"],
+            f"{one['version']} {tables.written(one['model_digest'])}",
             one["aliases"],
             f"{one['metric']} {tables.written(one['score'])}",
-            words.moment(one["created_at"]),
-            one["created_by"],
-            one["model_digest"],
+            f"{words.moment(one['created_at'])} by {one['created_by']}",
         )
         for one in reversed(found)
     ]
-    heads = ("version", "aliases", "score", "registered", "by", "digest")
+    heads = ("version", "aliases", "score", "registered (UTC)")
     tables.rows(heads, listed, f"Versions of {name}, the newest first")
     st.code(lines.line("registry", "show", name), language="bash", wrap_lines=True)
 
@@ -146,15 +144,13 @@ def _history(name: str, moves: list[Told]) -> None:
     listed = [
         (
             words.moment(one["at"]),
-            one["action"],
-            versions.what(one),
-            one["actor"],
-            one["reason"],
+            f"{one['action']} {versions.what(one)}",
+            f"{one['actor']}: {one['reason']}",
             versions.evidence(one),
         )
         for one in reversed(moves)
     ]
-    heads = ("when (UTC)", "action", "alias", "who", "why", "on what evidence")
+    heads = ("when (UTC)", "what", "who and why", "on what evidence")
     tables.rows(heads, listed, f"Moves of the aliases of {name}, the newest first")
     st.code(lines.line("registry", "history", name), language="bash", wrap_lines=True)
 

@@ -267,6 +267,8 @@ def test_ten_pictures_are_dropped_read_looked_into_and_taken_home(
         counts: dict[str, int] = {}
         for name, answer in expected.items():
             card = cards(page).filter(has=page.get_by_text(name, exact=True))
+            last = f"{MODEL}:v0 ·" if answer.status_code == 200 else answer.json()["detail"][1:]
+            expect(card).to_contain_text(last)
             text = said(card)
             verdict = read(text)
             counts[verdict] = counts.get(verdict, 0) + 1
