@@ -39,7 +39,7 @@ def test_brighter_pictures_alarm_and_the_page_shows_them(bundle: Bundle, tmp_pat
     assert "brightness" in found.moved
     page = (tmp_path / "out/drift.html").read_text(encoding="utf-8")
     assert page.count("<code>00") == drift_files.SHOWN
-    assert "drift of" in page
+    assert "Drift of" in page
 
 
 def test_equal_pictures_give_equal_bytes(bundle: Bundle, tmp_path: Path) -> None:
