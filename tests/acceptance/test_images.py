@@ -24,6 +24,7 @@ from PIL import Image
 from services import free_port
 
 from pulmo.config.settings import Settings
+from pulmo.jobs.lineage import commit_of
 from pulmo.wiring import open_registry
 
 MEGABYTE = 1_000_000
@@ -154,10 +155,11 @@ def test_the_server_holds_no_torch_and_no_compiler(
     assert not names & {"torch", "pytorch_lightning", "hydra", "gcc", "cc", "ld", "uv", "pip"}
 
 
-def test_labels_name_commit_and_model(engine: Podman, api: str, tested: Promoted) -> None:
+def test_labels_name_commit_and_model(
+    engine: Podman, checkout: Path, api: str, tested: Promoted
+) -> None:
     labels = engine.inspect(api)["Labels"]
-    head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    commit = commit_of(checkout)[0]
     assert labels["org.opencontainers.image.revision"] == commit
     assert labels["dev.pulmo.model.digest"] == tested.digest
     assert labels["dev.pulmo.model.name"] == "phantom-demo"
@@ -242,8 +244,7 @@ def test_the_training_image_trains(engine: Podman, checkout: Path, tell: Tell) -
         *("-c", f"id -u && python /app/main.py {loop} && cat runs/*/bundle/bundle.json"),
     )
     assert told.startswith("10001\n")
-    head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    commit = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    commit = commit_of(checkout)[0]
     assert f'"commit": "{commit}"' in told
     tell(f"training image: {engine.inspect(image)['Size'] / 1e9:.1f} GB with its base")
 
