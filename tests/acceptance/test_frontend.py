@@ -339,7 +339,7 @@ def move(page: Page, verb: str, version: str, label: str) -> None:
     page.get_by_role("radio", name=verb).or_(
         page.get_by_role("button", name=verb, exact=True)
     ).first.click()
-    settled(page)
+    expect(page.get_by_role("button", name=re.compile(f"^{verb} {MODEL}"))).to_be_visible()
     if version:
         choose(page, "Version", version)
     page.get_by_role("button", name=label, exact=True).click()

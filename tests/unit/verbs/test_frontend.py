@@ -11,7 +11,10 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from pulmo.config.settings import Settings
+from pulmo.core.bundle import Bundle
 from pulmo.verbs import frontend
+from pulmo.wiring import open_registry
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[3]
@@ -82,14 +85,15 @@ def test_an_api_that_listens_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_api_is_started_where_none_listens_and_ends_with_the_pages(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_bundle: Bundle
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    open_registry(Settings()).register(toy_bundle.path, actor="me")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setattr(frontend, "OWN", ("127.0.0.1", free_port()))
     with frontend._api(None) as address:
         assert reached(f"{address}/livez")
         told = httpx.get(f"{address}/readyz")
         assert told.status_code == 503
-        assert "no models are in production" in told.text
+        assert "no model is there yet" in told.text
     assert not answers(f"{address}/livez")
