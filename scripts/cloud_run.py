@@ -192,10 +192,9 @@ def credentials(cloud: "CloudSettings", url: str, tools: Tools) -> dict[str, str
         headers["X-Serverless-Authorization"] = f"Bearer {token}"
     if cloud.check_key is not None:
         name, _, version = cloud.check_key.partition(":")
-        words = (version, f"--secret={name}", f"--project={cloud.project}")
-        headers["X-API-Key"] = tools.read(
-            "gcloud", "secrets", "versions", "access", *words, unread=""
-        )
+        asked = ("gcloud", "secrets", "versions", "access", version)
+        where = (f"--secret={name}", f"--project={cloud.project}")
+        headers["X-API-Key"] = tools.read(*asked, *where, unread="")
     return headers
 
 

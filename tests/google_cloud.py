@@ -217,8 +217,7 @@ def _update_traffic(folder: Path, _: list[str], options: dict[str, str]) -> int:
     path = folder / "service.json"
     service = _read(path)
     if "update-tags" in options:
-        tag, _, revision = options["update-tags"].partition("=")
-        service["tags"][tag] = revision
+        service["tags"].update([options["update-tags"].split("=")])
     service["traffic"] = service["tags"][options["to-tags"].removesuffix("=100")]
     _write(path, service)
     return 0
