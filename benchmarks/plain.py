@@ -97,9 +97,7 @@ def train(
     weights = weights.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), config.recipe.learning_rate)
     steps = config.trainer.max_epochs * len(batches)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.recipe.learning_rate, total_steps=steps, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     mixed = torch.autocast("cuda", torch.bfloat16) if on_gpu(config) else nullcontext()
     for _ in range(config.trainer.max_epochs):
         network.train()
