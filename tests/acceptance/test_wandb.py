@@ -153,6 +153,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, pulmo: Pulmo) -> Iterator[Ho
 
 @pytest.fixture(scope="module")
 def second(house: House, pulmo: Pulmo) -> Bundle:
+    """The same network with another refer band: another model, and as good."""
     pulmo(house.folder, "recalibrate", "runs/first", "decision.refer=0.2", "run.dir=runs/second")
     return verify(house.folder / "runs/second/bundle")
 
@@ -227,8 +228,8 @@ def test_a_skipped_webhook_is_found_by_polling_and_a_failing_model_refused(
     house: House, second: Bundle, pulmo: Pulmo, tell: Tell
 ) -> None:
     bundle = verify(house.folder / "runs/first/bundle")
-    _spoilt(bundle, compose_for_model(NAME), house.folder / "runs/spoilt")
-    number = house.logged(house.folder / "runs/spoilt")
+    spoilt = _spoilt(bundle, compose_for_model(NAME), house.folder / "runs/spoilt")
+    number = house.logged(spoilt)
     automations = house.wandb.automations[:]
     house.wandb.automations.clear()
     try:
