@@ -23,6 +23,7 @@ def serve(
     model: Annotated[
         str | None,
         typer.Option(
+            envvar="PULMO_MODEL",
             help="name:alias is followed; name@digest, name:v3, a bundle or a run folder stays. "
             "Else the only one in production.",
         ),

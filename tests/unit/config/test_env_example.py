@@ -17,6 +17,7 @@ LINES = re.findall(r"^# ([A-Z][A-Z0-9_]*)=(.*)$", EXAMPLE, re.MULTILINE)
 # What others read, and where that is told.
 OF_OTHERS = {
     "PULMO_API_URL": "frontend",
+    "PULMO_MODEL": "src",
     "POSTGRES_PASSWORD": "docs",
     "WANDB_API_KEY": "src",
 }
