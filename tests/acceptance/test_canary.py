@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import re
+import subprocess
 import sys
 import tempfile
 import threading
@@ -36,13 +37,14 @@ import wandb_server
 from canaries import Scanner
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
-from served import PNG, serving
-from services import BUCKET, Postgres, gcs, postgres
+from served import PNG
+from services import BUCKET, Postgres, free_port, gcs, postgres
 
 import pulmo.config
 import pulmo.main
 from pulmo.core import signatures
 
+ROOT = Path(__file__).parents[2]
 NAME = "phantom-demo"
 KEY_ID = "0123abcd"
 CREDENTIAL = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -329,13 +331,33 @@ def test_staging_and_its_events_tell_none(house: House) -> None:
 def test_a_server_tells_none(house: House) -> None:
     key = f"pulmo_{KEY_ID}_{house.secrets['PULMO_API_KEYS'][:43]}"
     picture = next((house.folder / "data/phantom").rglob("*.png")).read_bytes()
-    chosen = {**house.environment, "PULMO_LOG_FORMAT": "json"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name not in chosen]:
-            patch.delenv(name)
-        with serving(f"{NAME}:v0", house.folder, **chosen) as (_, url):
-            ask(house, url, picture, key)
+    chosen = {**house.environment, "PULMO_LOG_FORMAT": "json", "PULMO_RATE_LIMIT": "off"}
+    port = free_port()
+    command = [sys.executable, str(ROOT / "main.py"), "-v", "serve", "--model", f"{NAME}:v0"]
+    with (house.folder / "server.log").open("w", encoding="utf-8") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], stderr=log, cwd=house.folder, env=chosen
+        )
+    with server:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/livez")
+            ask(house, f"http://127.0.0.1:{port}", picture, key)
+        finally:
+            server.terminate()
+    assert "/predict" in (house.folder / "server.log").read_text("utf-8")
     assert left(house) == []
+
+
+def wait_for(url: str) -> None:
+    until = time.monotonic() + 300
+    while True:
+        try:
+            urllib.request.urlopen(url).close()
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        else:
+            return
 
 
 def ask(house: House, url: str, picture: bytes, key: str) -> None:

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulmo.errors import ConfigError
@@ -13,6 +13,16 @@ _HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
 _USERINFO = re.compile(r"(?<=://)\S*@")  # too much rather than too little
 _SECRET = re.compile(r"(?i)(?<=[?&])([a-z_-]*(?:passw|secret|token|key|sig)[a-z_-]*)=[^&\s'\"]*")
+
+
+def _place(text: str) -> str:
+    """A folder or an address; a misspelt address must not become a folder with a password in it."""
+    if "://" not in text and "//" in text.lstrip("/"):
+        raise ValueError("write a folder, or an address as in gs://bucket/folder")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_place)]
 
 
 class Settings(BaseSettings):
@@ -37,9 +47,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path("data")
     registry_url: str = Field(default="sqlite:///models/registry.db", pattern=r"^[a-z0-9+]+://")
-    files_url: str = Field(default="models/bundles", min_length=1)
+    files_url: Place = Field(default="models/bundles", min_length=1)
     registry: Literal["local", "wandb"] = "local"
-    data_url: str | None = Field(default=None, min_length=1)
+    data_url: Place | None = Field(default=None, min_length=1)
     signing_key: Path | None = None
     public_key: Path | None = None
     log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")

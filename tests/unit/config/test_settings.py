@@ -74,6 +74,17 @@ def test_a_wrong_value_is_not_repeated_by_its_cause(monkeypatch: pytest.MonkeyPa
     assert "pass-word" not in "".join(traceback.format_exception(told.value))
 
 
+@pytest.mark.parametrize("name", ["PULMO_FILES_URL", "PULMO_DATA_URL"])
+def test_a_misspelt_address_is_no_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "gs//me:pass-word@bucket/x")
+    with pytest.raises(ConfigError, match=f"{name} is wrong.*gs://bucket/folder") as told:
+        settings.load()
+    assert "pass-word" not in str(told.value)
+    for place in ("models/bundles", "/srv/bundles", "gs://bucket/x", "memory://x"):
+        monkeypatch.setenv(name, place)
+        assert place in settings.load().public().values()
+
+
 def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULMO_API_KEYS", "something")
     assert settings.load().public()["api_keys"] == "***"
