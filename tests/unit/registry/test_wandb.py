@@ -12,7 +12,7 @@ import pytest
 from pulmo.config.hooks import HookSettings
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle, verify
-from pulmo.core.ports import ModelRef, Version
+from pulmo.core.ports import Check, ModelRef, Verdict, Version
 from pulmo.errors import ConfigError, ModelError, NotFoundError, RegistryError
 from pulmo.registry.delivery import Sender
 from pulmo.registry.signing import Keys, make_keys
@@ -99,6 +99,24 @@ def test_aliases_follow_the_ledger_and_history_is_kept(house: House, put: Put) -
         "set",
         "set",
         "remove",
+    ]
+
+
+def test_promotions_and_rollbacks_are_shown(house: House, put: Put) -> None:
+    champion = None
+    for version in (put(1), put(2)):
+        passed = (Check("floor", True, ""),)
+        verdict = Verdict("toy", version.model_digest, "suite", champion, True, passed, "0" * 64)
+        house.registry.record_verdict(verdict)
+        house.registry.promote("toy", version.number, suite_digest="suite", **BY)
+        assert house.shown()["production"] == version.number
+        champion = version.model_digest
+    house.registry.rollback("toy", to=None, **BY)
+    assert house.shown()["production"] == 0
+    assert [m.action for m in house.registry.history("toy") if m.alias == "production"] == [
+        "promote",
+        "promote",
+        "rollback",
     ]
 
 
