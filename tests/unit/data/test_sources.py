@@ -199,9 +199,7 @@ def medmnist(
 
         monkeypatch.setattr(sources, "fetch", fetch)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        config = configure(
-            source="npz", url="http://host/a.npz", md5=md5, splits=OFFICIAL
-        )
+        config = configure(source="npz", url="http://host/a.npz", md5=md5, splits=OFFICIAL)
         return config, fetched
 
     return make
