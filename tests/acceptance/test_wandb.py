@@ -38,6 +38,12 @@ ROOT = Path(__file__).parents[2]
 NAME, PROJECT = "phantom-demo", "lungs"
 SECRET, TOKEN = "a-secret-of-the-team-in-wandb", "a-token-that-wandb-sends"
 
+SETTINGS = {
+    "PULMO_REGISTRY": "wandb",
+    "PULMO_HOOKS_WANDB_SECRET": SECRET,
+    "PULMO_HOOKS_WANDB_TOKEN": TOKEN,
+}
+
 Pulmo = Callable[..., "subprocess.CompletedProcess[str]"]
 Tell = Callable[[str], None]
 
@@ -121,10 +127,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, pulmo: Pulmo) -> Iterator[Ho
     sides: list[subprocess.Popen[bytes]] = []
     with wandb_server() as wandb, pytest.MonkeyPatch.context() as patch:
         wandb.folder, wandb.project = tmp_path_factory.mktemp("wandb"), PROJECT
-        patch.setenv("PULMO_REGISTRY", "wandb")
-        patch.setenv("PULMO_HOOKS_WANDB_SECRET", SECRET)
-        patch.setenv("PULMO_HOOKS_WANDB_TOKEN", TOKEN)
-        for name, value in {**wandb.environment(), "WANDB_PROJECT": PROJECT}.items():
+        places = {**wandb.environment(), "WANDB_PROJECT": PROJECT}
+        for name, value in {**SETTINGS, **places}.items():
             patch.setenv(name, value)
         pulmo(folder, "data", "data=phantom")
         pulmo(folder, "train", "data=phantom", "run.dir=runs/first", "tracking=wandb")
@@ -149,6 +153,13 @@ def house(tmp_path_factory: pytest.TempPathFactory, pulmo: Pulmo) -> Iterator[Ho
                 side.wait()
             registry.close()
             database.close()
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test begins without settings; here all commands are those of one house."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
