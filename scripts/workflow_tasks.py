@@ -215,7 +215,6 @@ def data_pull(context: Context) -> None:
 def data_push(context: Context) -> None:
     """Bring pictures, models and reports of dvc.lock to DVC's remote."""
     print(f"to {_remote()}")
-    _dvc(context, "push", "data/raw.dvc")  # a push of everything leaves out what stages read
     _dvc(context, "push")
 
 
