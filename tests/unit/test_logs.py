@@ -43,8 +43,11 @@ def test_a_file_hears_everything_until_it_is_removed(tmp_path: Path) -> None:
 
 
 def test_lines_for_programs_are_json_with_fields_and_faults(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    server = logging.getLogger("uvicorn.error")  # as in a process without Streamlit
+    monkeypatch.setattr(server, "handlers", [])
+    monkeypatch.setattr(server, "propagate", True)
     logs.setup()
     logger = logs.get_logger(logs.ACCESS)
     logger.info("hidden")
@@ -53,7 +56,7 @@ def test_lines_for_programs_are_json_with_fields_and_faults(
     try:
         raise KeyError("x")
     except KeyError:
-        logging.getLogger("uvicorn.error").exception("failed")
+        server.exception("failed")
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert first.keys() == {"time", "level", "logger", "message", "status"}
     assert (first["message"], first["level"]) == ("two\nlines 3", "info")
