@@ -100,6 +100,27 @@ def benchmark_training(context: Context, arguments: str = "") -> None:
     run(context, "python", "-m", "benchmarks.page")
 
 
+@task(
+    name="benchmark-recipes",
+    help={"arguments": "KEY=VALUE … --name NAME --why TEXT --folds 0,1, in quotes"},
+)
+def benchmark_recipes(context: Context, arguments: str = "") -> None:
+    """Judge a recipe on clusters of patients that it never saw and write docs/experiments.md."""
+    groups = ("--group", "bench")
+    run(context, *groups, "python", "-m", "benchmarks.clusters", *shlex.split(arguments))
+    run(context, "python", "-m", "benchmarks.quality_page")
+
+
+@task(
+    name="benchmark-quality",
+    help={"arguments": "--recipe NAME OVERRIDES … --seeds 5 --trained DIR, in quotes"},
+)
+def benchmark_quality(context: Context, arguments: str) -> None:
+    """Train recipes with several seeds, measure them and write docs/experiments.md and its plot."""
+    run(context, "python", "-m", "benchmarks.quality", *shlex.split(arguments))
+    run(context, "python", "-m", "benchmarks.quality_page")
+
+
 @task
 def lint(context: Context) -> None:
     """Check style and format."""

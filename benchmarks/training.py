@@ -170,7 +170,7 @@ def workers(plan: Plan) -> list[Row]:
                 more = (f"run.root={folder}", f"sweep.trials={number * trials}")
                 words = ["sweep", "--workers", str(number), *given, *more]
                 begun = time.perf_counter()
-                _pulmo(words)
+                pulmo(words)
                 took[number] = time.perf_counter() - begun
         found.append(took[1] / took[2])
         print(f"  {took[1]:.1f} s and {took[2]:.1f} s for twice as many", file=sys.stderr)
@@ -182,7 +182,7 @@ def finetune(plan: Plan) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         given = (*plan.network, "model.image_size=224", *plan.overrides, f"run.dir={folder}/run")
         begun = time.perf_counter()
-        told = json.loads(_pulmo(["train", "--json", *given]))
+        told = json.loads(pulmo(["train", "--json", *given]))
         took = time.perf_counter() - begun
     seconds = Row("224", "a fine-tune at 224 pixels, seconds", took, took, took, unit="s")
     rows = [seconds]
@@ -193,7 +193,8 @@ def finetune(plan: Plan) -> list[Row]:
     return rows
 
 
-def _pulmo(words: Sequence[str]) -> str:
+def pulmo(words: Sequence[str]) -> str:
+    """What the command line prints; its fault ends this process."""
     command = [sys.executable, str(ROOT / "main.py"), *words]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False
@@ -255,7 +256,7 @@ def main() -> None:
     if said.quick:
         overrides, target = (*QUICK, "model.image_size=32", *overrides), min(target, 0.3)
     if said.quick or any(text.startswith("data.root=") for text in overrides):
-        _pulmo(["data", *overrides])  # made here; otherwise it must be there
+        pulmo(["data", *overrides])  # made here; otherwise it must be there
     where = GPU if said.gpu else "trainer.accelerator=cpu"
     usual = ON_GPU if said.gpu else (*ON_CPU, *(["T5"] if said.model and said.large else []))
     plan = Plan(
