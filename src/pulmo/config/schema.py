@@ -187,17 +187,19 @@ class AugmentConfig(_Group):
 
 class RecipeConfig(_Group):
     """How weights are found. `probe`: the backbone is frozen, its embeddings are computed once
-    (for `views` augmented views of every picture), only the head is trained. `ema` is the decay
+    (for `views` augmented views of every picture), only the head is trained. `partial`: only the
+    last `thaw` stages are, on feature maps of the frozen lower ones. `ema` is the decay
     of a running average of the weights, which is then evaluated and exported; null: none. With
     `frozen_norms` batch normalisation keeps its statistics; null: where it came with weights.
     """
 
-    kind: Literal["probe", "finetune"]
+    kind: Literal["probe", "partial", "finetune"]
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     label_smoothing: Fraction = 0.0
     warmup: Fraction = 0.1
     views: int = Field(default=1, ge=1, le=32)
+    thaw: int = Field(default=2, ge=1, le=16)
     balance: bool = True
     augment: AugmentConfig | None = None
     ema: float | None = Field(default=None, gt=0, lt=1)

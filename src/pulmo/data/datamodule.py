@@ -18,11 +18,12 @@ Batch = tuple[Tensor, Tensor, Tensor]  # inputs, labels, rows
 
 @dataclass(frozen=True)
 class Samples:
-    """The rows of `inputs` [m, …] (uint8 pixels, perhaps memory-mapped, or float32 embeddings) that
-    are samples: rows int64 [n] and their labels int64 [n]. The row also keys the randomness.
+    """The rows of `inputs` [m, …] (uint8 pixels, perhaps memory-mapped, float32 embeddings, float16
+    feature maps) that are samples: rows int64 [n] and their labels int64 [n]. The row also keys the
+    randomness.
     """
 
-    inputs: NDArray[np.uint8] | NDArray[np.float32]
+    inputs: NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float16]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
 

@@ -1,52 +1,70 @@
-"""Pictures as a network takes them, and their embeddings by a frozen one."""
+"""Pictures as a network takes them, and what the frozen part of one makes of them."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.profilers import Profiler
-from torch import Tensor
+from torch import Tensor, nn
 
 from pulmo.config.schema import Config
 from pulmo.core.bundle import sha256
 from pulmo.data.datamodule import Samples
+from pulmo.errors import DataError, ModelError
 from pulmo.jobs import hardware, profiling
 from pulmo.models.augment import augment
-from pulmo.models.catalog import Network
 from pulmo.progress import track
 
 EMBED_BATCH = 16  # larger ones spend their time on page faults
+OF_FREE_MEMORY = 0.8  # that may be filled; the rest is for training
 
-Known = dict[str, NDArray[np.float32]]
+Embedded = NDArray[np.float32] | NDArray[np.float16]
+Known = dict[str, Embedded]
 
 
 def embedded(
-    network: Network,
+    lower: nn.Module,
     part: Samples,
     config: Config,
-    view: int,
+    views: int,
     profiler: Profiler,
     known: Known,
-) -> NDArray[np.float32]:
-    """Embeddings float32 [n, D] of samples, as they are `known`, or made now and left there.
+) -> Embedded:
+    """What the frozen `lower` makes of `views` views of samples, as it is `known`, or made now and
+    left there: embeddings float32 [views · n, D] or feature maps float16 [views · n, d, h, w].
 
-    View 0 is the plain picture, the others are augmented.
+    All samples of view 0, the plain picture, come first; the others are augmented. Raises
+    ModelError for maps that float16 does not hold, DataError for more than fits into memory.
     """
-    decides = (config.seed, config.model, config.data, config.recipe.augment if view else None)
-    key = sha256(f"{view} {decides}".encode() + part.rows.tobytes())
+    recipe = config.recipe
+    cut = recipe.thaw if recipe.kind == "partial" else 0
+    decides = (cut, config.seed, config.model, config.data, recipe.augment if views > 1 else None)
+    key = sha256(f"{views} {decides}".encode() + part.rows.tobytes())
     if key not in known:
-        known[key] = _embed(network, part, config, view, profiler)
+        known[key] = _embed(lower, part, config, views, profiler, known)
     return known[key]
 
 
+def unpacked(inputs: Tensor) -> Tensor:
+    """Embeddings as they are; feature maps float16 [N, d, h, w] in float32, channels last."""
+    if inputs.ndim < 4:
+        return inputs
+    return inputs.to(torch.float32, memory_format=torch.channels_last)
+
+
 def _embed(
-    network: Network, part: Samples, config: Config, view: int, profiler: Profiler
-) -> NDArray[np.float32]:
+    lower: nn.Module,
+    part: Samples,
+    config: Config,
+    views: int,
+    profiler: Profiler,
+    known: Known,
+) -> Embedded:
     device = torch.device("cuda" if hardware.uses_gpu(config) else "cpu")
-    network.to(device).to(memory_format=torch.channels_last)
-    found: list[NDArray[np.float32]] = []
-    starts = range(0, len(part.rows), EMBED_BATCH)
+    lower.to(device).to(memory_format=torch.channels_last)
+    n, whole = len(part.rows), None
+    steps = [(view, start) for view in range(views) for start in range(0, n, EMBED_BATCH)]
     with torch.inference_mode():
-        for start in track(starts, "embedding", total=len(starts)):
+        for view, start in track(steps, "embedding", total=len(steps)):
             with profiler.profile(profiling.EMBEDDING):
                 rows = part.rows[start : start + EMBED_BATCH]
                 with profiler.profile("reading a batch"):
@@ -55,9 +73,44 @@ def _embed(
                     images = scaled(pixels)
                     if view > 0:
                         images = changed(images, rows, config, view)
-                found.append(network.embed(images).cpu().numpy())
-    network.cpu()
-    return np.concatenate(found)
+                found = _packed(lower(images), config)
+                if whole is None:
+                    whole = _room(found[0], views * n, known)
+                first = view * n + start
+                whole[first : first + len(rows)] = found.numpy()
+    lower.cpu()
+    assert whole is not None
+    return whole
+
+
+def _packed(found: Tensor, config: Config) -> Tensor:
+    """Feature maps in half the bytes, on the CPU; embeddings in full."""
+    if found.ndim < 4:
+        return found.cpu()
+    most = float(found.abs().max())
+    if not most <= torch.finfo(torch.float16).max:
+        raise ModelError(
+            f"a feature map of {config.model.architecture} reaches {most:.3g}, more than its 16 "
+            "bits hold: take recipe=finetune, or another recipe.thaw"
+        )
+    return found.half().cpu()
+
+
+def _room(one: Tensor, n: int, known: Known) -> Embedded:
+    """An array for n of these; what is known makes way where it must. Raises DataError."""
+    need = n * one.nbytes
+    if need > OF_FREE_MEMORY * hardware.free_memory():
+        known.clear()
+    free = hardware.free_memory()
+    if need > OF_FREE_MEMORY * free:
+        raise DataError(
+            f"what the frozen part makes of {n} views of pictures takes {need / 1e9:.2f} GB, "
+            f"{free / 1e9:.2f} GB of memory are free: lower recipe.views, model.image_size or "
+            "recipe.thaw, or take recipe=finetune"
+        )
+    if one.dtype == torch.float16:
+        return np.empty((n, *one.shape), dtype=np.float16)
+    return np.empty((n, *one.shape), dtype=np.float32)
 
 
 def scaled(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Training pictures to trained weights, by one of the two recipes."""
+"""Training pictures to trained weights, by one of the recipes."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
-from torch import Tensor
+from torch import Tensor, nn
 
 from pulmo.config.schema import Config
 from pulmo.core.bundle import NetworkSpec
@@ -24,19 +24,20 @@ from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
 from pulmo.errors import DataError, ModelError
 from pulmo.jobs import hardware, profiling, ranks
-from pulmo.jobs.embedding import Known, changed, embedded, scaled
+from pulmo.jobs.embedding import Known, changed, embedded, scaled, unpacked
 from pulmo.jobs.run_folder import CHECKPOINTS
 from pulmo.logs import get_logger
 from pulmo.models.catalog import Network, build
 from pulmo.models.checkpoint import AtomicCheckpointIO, Keeper, newest
 from pulmo.models.module import ClassifierModule
+from pulmo.models.stages import Embedder, split
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Around:
-    """Who is told of a training as it goes, and embeddings of earlier ones."""
+    """Who is told of a training as it goes, and what frozen parts made of pictures before."""
 
     logger: Logger | None
     watch: pl.Callback | None
@@ -59,7 +60,7 @@ def fit(
     `logger` gets the metrics too, and `watch` may end the training by an error. The result is on
     the CPU, in evaluation mode, holds the weights of the epoch with the least validation loss, and
     its scores follow the class shares of the training data even where the loss was balanced.
-    What is embedded is taken from `known`, and left there for the next training.
+    What a frozen part makes of pictures is taken from `known`, and left there for the next one.
     """
     _make_deterministic(config)
     train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
@@ -70,13 +71,15 @@ def fit(
         classes=len(dataset.manifest.classes),
         weights=config.model.weights,
     )
-    hardware.check_space(network, config, run_dir)
+    frozen, trained = _parts(network, config)
+    hardware.check_space(network, trained, run_dir)
     weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
-    ready = _probe if config.recipe.kind == "probe" else _finetune
     profiler = profiling.make(config.trainer.profiler, run_dir, gpu=hardware.uses_gpu(config))
-    loss_weights = torch.tensor(weights, dtype=torch.float32)
     around = Around(logger, watch, {} if known is None else known, profiler)
-    module, train, val = ready(network, config, train, val, loss_weights, around)
+    if frozen is not None:
+        train = _through(frozen, train, config.recipe.views, config, around)
+        val = _through(frozen, val, 1, config, around)
+    module = _module(trained, config, torch.tensor(weights, dtype=torch.float32))
     _run(module, config, train, val, run_dir, around)
     if config.recipe.balance:  # undo the balanced loss: posterior ∝ balanced posterior × prior
         with torch.no_grad():
@@ -110,66 +113,49 @@ def _class_shares(labels: NDArray[np.int64], classes: tuple[str, ...]) -> NDArra
     return shares
 
 
-def _finetune(
-    network: Network,
-    config: Config,
-    train: Samples,
-    val: Samples,
-    weights: Tensor,
-    _: Around,
-) -> tuple[ClassifierModule, Samples, Samples]:
-    """What trains every weight on augmented pictures."""
-    frozen = config.recipe.frozen_norms
+def _parts(network: Network, config: Config) -> tuple[nn.Module | None, nn.Module]:
+    """What stays as it is, if anything does, and what is trained on that."""
     network.to(memory_format=torch.channels_last)
+    kind = config.recipe.kind
+    if kind == "finetune":
+        return None, network
+    if config.model.weights is None:
+        log.warning("recipe=%s on random weights learns little: use recipe=finetune", kind)
+    network.requires_grad_(False).eval()
+    frozen, trained = (
+        split(network, config.recipe.thaw)
+        if kind == "partial"
+        else (Embedder(network), network.head)
+    )
+    return frozen, trained.requires_grad_(True)
 
-    def prepare(pixels: Tensor, rows: Tensor, epoch: int) -> Tensor:
-        return changed(scaled(pixels), rows.cpu().numpy(), config, epoch)
 
-    module = ClassifierModule(
-        network,
+def _through(
+    frozen: nn.Module, part: Samples, views: int, config: Config, around: Around
+) -> Samples:
+    """What the frozen part makes of views of samples, made here once."""
+    inputs = embedded(frozen, part, config, views, around.profiler, around.known)
+    return Samples(inputs, np.arange(len(inputs)), np.tile(part.labels, views))
+
+
+def _module(trained: nn.Module, config: Config, weights: Tensor) -> ClassifierModule:
+    """What trains on pictures, augmented as they come, or on what a frozen part made of them."""
+    whole, norms = config.recipe.kind == "finetune", config.recipe.frozen_norms
+
+    def prepare(inputs: Tensor, rows: Tensor, epoch: int) -> Tensor:
+        if whole:
+            return changed(scaled(inputs), rows.cpu().numpy(), config, epoch)
+        return unpacked(inputs)
+
+    return ClassifierModule(
+        trained,
         config.recipe,
         class_weights=weights,
         seed=config.seed,
         prepare=prepare,
-        prepare_plain=scaled,
-        frozen_norms=config.model.weights is not None if frozen is None else frozen,
+        prepare_plain=scaled if whole else unpacked,
+        frozen_norms=config.model.weights is not None if norms is None else norms,
     )
-    return module, train, val
-
-
-def _probe(
-    network: Network,
-    config: Config,
-    train: Samples,
-    val: Samples,
-    weights: Tensor,
-    around: Around,
-) -> tuple[ClassifierModule, Samples, Samples]:
-    """What trains the head alone on embeddings of the frozen body, made here once."""
-    if config.model.weights is None:
-        log.warning("recipe=probe on random weights learns little: use recipe=finetune")
-    network.requires_grad_(False).eval()
-    network.head.requires_grad_(True)
-
-    def embed(part: Samples, view: int) -> NDArray[np.float32]:
-        return embedded(network, part, config, view, around.profiler, around.known)
-
-    views = [embed(train, view) for view in range(config.recipe.views)]
-    learned = Samples(
-        np.concatenate(views),
-        np.arange(len(views) * len(train.labels)),
-        np.tile(train.labels, len(views)),
-    )
-    held_out = Samples(embed(val, 0), np.arange(len(val.labels)), val.labels)
-    module = ClassifierModule(
-        network.head,
-        config.recipe,
-        class_weights=weights,
-        seed=config.seed,
-        prepare=lambda inputs, _rows, _epoch: inputs,
-        prepare_plain=lambda inputs: inputs,
-    )
-    return module, learned, held_out
 
 
 def _run(

@@ -1,5 +1,7 @@
 """What this machine has for a training: device, precision, room for pictures and checkpoints."""
 
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,12 +57,20 @@ def home(samples: "Samples", *, gpu: bool) -> torch.device | None:
     return torch.device("cuda", torch.cuda.current_device()) if fits else None
 
 
-def check_space(network: "Network", config: Config, run_dir: Path) -> None:
+def free_memory() -> int:
+    """Bytes of memory that can still be had; where the system does not tell, all that there is."""
+    told = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable: +(\d+) kB", told.read_text()) if told.exists() else None
+    if found is None:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 1024 * int(found[1])
+
+
+def check_space(network: "Network", trained: nn.Module, run_dir: Path) -> None:
     """Say before the start what a full disk would say in the middle. Raises DataError.
 
-    A checkpoint holds weights, two moments, the best weights and perhaps their average.
+    A checkpoint holds what is `trained`, two moments, the best weights and perhaps their average.
     """
-    trained = network.head if config.recipe.kind == "probe" else network
     need = 3 * 5 * _bytes(trained) + 4 * _bytes(network)
     free = shutil.disk_usage(run_dir).free
     if free < need:

@@ -40,10 +40,10 @@ def team() -> Team:
 def check(config: Config) -> None:
     """Raise ConfigError where several processes cannot train this together."""
     size = team().size
-    if size > 1 and config.recipe.kind == "probe":
+    if size > 1 and config.recipe.kind != "finetune":
         raise ConfigError(
-            "recipe=probe embeds every picture once and trains its head in seconds, which several "
-            "processes cannot share: leave torchrun out, or take recipe=finetune"
+            f"recipe={config.recipe.kind} runs every picture through its frozen part once, which "
+            "several processes cannot share: leave torchrun out, or take recipe=finetune"
         )
     if config.trainer.batch_size < 2 * size > 2:
         raise ConfigError(

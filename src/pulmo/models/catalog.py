@@ -54,9 +54,13 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
+    def normalised(self, images: Tensor) -> Tensor:
+        """float32 [N, C, H, W] in [0, 1] as the body was trained on them."""
+        return (images - self.mean) / self.std
+
     def feature_map(self, images: Tensor) -> Tensor:
         """float32 [N, C, H, W] in [0, 1] → [N, D, h, w]; a grey one feeds every channel."""
-        features: Tensor = self.body((images - self.mean) / self.std)
+        features: Tensor = self.body(self.normalised(images))
         return features
 
     def embed(self, images: Tensor) -> Tensor:
@@ -106,16 +110,21 @@ def _small_cnn(channels: int, classes: int, width: int = 32) -> Network:
     )
 
 
-class _TimmBody(nn.Module):
-    """A timm network without its pooling and classifier; repeats a grey channel three times."""
+class _Colour(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+class TimmBody(nn.Module):
+    """A timm `network` without its pooling and classifier; `colour` repeats a grey channel."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.colour, self.network = _Colour(), network
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
+        """float32 [N, 1 or 3, H, W], normalised → feature map [N, D, h, w]."""
+        images = self.colour(images)
         features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
         return features
 
@@ -171,12 +180,12 @@ def _timm(
             "model=efficientnet_lite0 (its weights are installed) or model.weights=null"
         ) from error
     with torch.no_grad():
-        shape = _TimmBody(network).eval()(torch.zeros(1, 3, 96, 96)).shape
+        shape = TimmBody(network).eval()(torch.zeros(1, 3, 96, 96)).shape
     if len(shape) != 4:
         raise ModelError(f"{name} has no feature map [N, D, h, w]; choose a convolutional network")
     pretrained_config = network.pretrained_cfg
     return Network(
-        _TimmBody(network),
+        TimmBody(network),
         features=int(shape[1]),
         classes=classes,
         mean=mean or tuple(pretrained_config["mean"]),  # type: ignore[index]

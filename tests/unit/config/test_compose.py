@@ -103,7 +103,10 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, near: st
     [
         ("trainer.max_epochs=abc", "trainer.max_epochs=abc: input should be a valid integer"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: input should be greater than or equal"),
-        ("recipe.kind=magic", "recipe.kind=magic: input should be 'probe' or 'finetune'"),
+        (
+            "recipe.kind=magic",
+            "recipe.kind=magic: input should be 'probe', 'partial' or 'finetune'",
+        ),
         ("model.options.width=[1]", "model.options.width="),
         ("data.splits.val=0.6", "data.splits leaves less than 40 % for training"),
         ("data.positive=CAT", "data.positive must be one of"),

@@ -36,6 +36,9 @@ def test_the_space_follows_the_recipe_unless_it_is_named() -> None:
     finetune = compose_for_sweep(["recipe=finetune"]).sweep
     assert finetune is not None
     assert "recipe.augment.rotate" in finetune.space
+    partial = compose_for_sweep(["recipe=partial"]).sweep
+    assert partial is not None
+    assert not {key for key in partial.space if "augment" in key or key == "recipe.thaw"}
     named = compose_for_sweep(["sweep=finetune", "recipe=probe"]).sweep
     assert named is not None
     assert named.space == finetune.space

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
+from pulmo.core.bundle import NetworkSpec
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet
 from pulmo.errors import DataError, ModelError
 from pulmo.jobs import fit as job
 from pulmo.jobs.data import prepare
 from pulmo.jobs.train import input_spec
+from pulmo.models.catalog import build
 from pulmo.models.checkpoint import Stopped
 from pulmo.models.export import to_weights
 from pulmo.models.module import Batch, ClassifierModule
@@ -32,6 +34,8 @@ TINY = (
     "trainer.batch_size=16",
     "trainer.accelerator=cpu",
 )
+
+PARTIAL = ("recipe=partial", "model=small_cnn", "recipe.views=2", "trainer.max_epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +74,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         (),
         ("recipe.ema=0.8", "trainer.checkpoint_every=2", "trainer.patience=1"),
         ("recipe=probe", "model=small_cnn", "recipe.views=2", "trainer.max_epochs=3"),
+        (*PARTIAL, "trainer.max_epochs=2", "trainer.batch_size=28", "recipe.ema=0.8"),
     ],
-    ids=["finetune", "average", "probe"],
+    ids=["finetune", "average", "probe", "partial"],
 )
 def test_a_run_stopped_at_every_step_ends_as_an_unbroken_one(
     fit: Callable[..., bytes], tmp_path: Path, overrides: tuple[str, ...]
@@ -125,6 +130,34 @@ def test_early_stopping_survives_a_kill_after_its_last_epoch(
 
 def test_an_averaged_training_gives_other_weights(fit: Callable[..., bytes]) -> None:
     assert fit("plain") != fit("averaged", "recipe.ema=0.9")
+
+
+def test_a_partial_training_leaves_what_is_frozen_as_it_was(
+    dataset: DataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = compose((*TINY, *PARTIAL))
+    pixels = open_pixels(dataset, input_spec(config))
+    trained = job.fit(config, dataset, pixels, tmp_path).state_dict()
+    job._make_deterministic(config)
+    spec = NetworkSpec(architecture="small_cnn", options=config.model.options)
+    classes, channels = len(dataset.manifest.classes), config.data.channels
+    begun = build(spec, channels=channels, classes=classes, weights=None).state_dict()
+    changed = {name for name in begun if not torch.equal(begun[name], trained[name])}
+    thawed = {name for name in begun if name.startswith(("body.8", "body.9", "body.12", "body.13"))}
+    assert changed == {"head.weight", "head.bias"} | thawed
+    assert "recipe=partial on random weights learns little" in caplog.text
+
+
+def test_equal_seeds_give_equal_partial_trainings(fit: Callable[..., bytes]) -> None:
+    once = fit("one", *PARTIAL)
+    assert fit("two", *PARTIAL) == once
+    assert fit("three", *PARTIAL, "seed=1") != once
+    assert fit("four", *PARTIAL, "recipe.thaw=1") != once
+
+
+def test_a_network_whose_stages_are_unknown_is_refused(fit: Callable[..., bytes]) -> None:
+    with pytest.raises(ModelError, match="take recipe=probe or recipe=finetune"):
+        fit("one", *PARTIAL, "model.architecture=resnetv2_18", "~model.options.width")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -1,5 +1,8 @@
 """What a machine can do is asked, not assumed."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +58,12 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not hardware.uses_gpu(compose([]))
     with pytest.raises(ModelError, match="torch sees no GPU"):
         hardware.uses_gpu(compose(["trainer.accelerator=gpu"]))
+
+
+def test_free_memory_is_what_the_system_says_or_all_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < hardware.free_memory() <= everything
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    assert hardware.free_memory() == everything

@@ -39,5 +39,7 @@ def test_what_several_processes_cannot_share_is_refused(monkeypatch: pytest.Monk
     ranks.check(compose(["recipe=finetune"]))
     with pytest.raises(ConfigError, match="leave torchrun out, or take recipe=finetune"):
         ranks.check(compose(["recipe=probe"]))
+    with pytest.raises(ConfigError, match="recipe=partial runs every picture"):
+        ranks.check(compose(["recipe=partial"]))
     with pytest.raises(ConfigError, match="set it to 8 or more"):
         ranks.check(compose(["recipe=finetune", "trainer.batch_size=7"]))

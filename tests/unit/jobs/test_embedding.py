@@ -1,0 +1,118 @@
+"""What a frozen part makes of pictures is made once, and fits."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning.profilers import PassThroughProfiler
+from torch import Tensor, nn
+
+from pulmo.config.compose import compose
+from pulmo.config.schema import Config
+from pulmo.data.datamodule import Samples
+from pulmo.errors import DataError, ModelError
+from pulmo.jobs import hardware
+from pulmo.jobs.embedding import Embedded, Known, changed, embedded, scaled, unpacked
+
+
+class Counted(nn.Module):
+    """Gives pictures back, `times` as bright, as maps or as rows; counts them."""
+
+    def __init__(self, times: float = 1.0, flat: bool = False) -> None:
+        super().__init__()
+        self.times, self.flat, self.seen = times, flat, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return self.times * (images.flatten(1) if self.flat else images)
+
+
+@pytest.fixture
+def part() -> Samples:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 8), dtype=np.uint8)
+    rows = np.arange(3, 40, 2, dtype=np.int64)
+    return Samples(pixels, rows, np.zeros(len(rows), dtype=np.int64))
+
+
+def partial(*overrides: str) -> Config:
+    return compose(["recipe=partial", "trainer.accelerator=cpu", *overrides])
+
+
+def made(
+    lower: nn.Module, part: Samples, config: Config, views: int, known: Known | None = None
+) -> Embedded:
+    kept = {} if known is None else known
+    return embedded(lower, part, config, views, PassThroughProfiler(), kept)
+
+
+def test_maps_of_all_views_lie_one_behind_the_other(part: Samples) -> None:
+    config = partial()
+    found = made(Counted(), part, config, 3)
+    plain = scaled(torch.from_numpy(part.inputs[part.rows]))
+    for view in range(3):
+        expected = changed(plain, part.rows, config, view) if view else plain
+        batch = found[view * 19 : (view + 1) * 19]
+        assert np.array_equal(batch, expected.half().numpy())
+    assert found.shape == (57, 1, 6, 8)
+    assert found.dtype == np.float16
+
+
+def test_embeddings_keep_all_their_bits(part: Samples) -> None:
+    found = made(Counted(1e6, flat=True), part, compose(["trainer.accelerator=cpu"]), 1)
+    assert (found.shape, found.dtype) == ((19, 48), np.float32)
+    assert np.array_equal(found, 1e6 * (part.inputs[part.rows].reshape(19, 48) / np.float32(255)))
+
+
+def test_maps_are_unpacked_to_what_convolutions_take() -> None:
+    maps = torch.rand(2, 3, 4, 5).half()
+    found = unpacked(maps)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, maps.float())
+    rows = torch.rand(2, 3)
+    assert unpacked(rows) is rows
+
+
+def test_what_is_known_is_not_made_again(part: Samples) -> None:
+    lower, known = Counted(), Known()
+    once = made(lower, part, partial(), 2, known)
+    assert made(lower, part, partial("recipe.learning_rate=0.1"), 2, known) is once
+    assert lower.seen == 38
+    for config, views in [
+        (partial("recipe.thaw=1"), 2),
+        (partial("seed=1"), 2),
+        (partial("recipe.augment.zoom=0"), 2),
+        (partial(), 1),
+    ]:
+        before = lower.seen
+        made(lower, part, config, views, known)
+        assert lower.seen == before + 19 * views
+    made(lower, part, partial("recipe.augment.zoom=0"), 1, known)  # the plain picture has none
+    assert lower.seen == 38 + 3 * 38 + 19
+
+
+@pytest.mark.parametrize("times", [7e4, float("inf"), float("nan")])
+def test_maps_that_16_bits_do_not_hold_are_refused(part: Samples, times: float) -> None:
+    part.inputs[part.rows[0]] = 255
+    with pytest.raises(ModelError, match="16 bits hold: take recipe=finetune"):
+        made(Counted(times), part, partial(), 1)
+
+
+def test_more_than_memory_holds_is_refused_before_it_is_made(
+    part: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = 4 * 19 * 6 * 8 * 2
+    lower, known = Counted(), Known(earlier=np.zeros((1, 1), dtype=np.float32))
+    monkeypatch.setattr(hardware, "free_memory", lambda: need)
+    with pytest.raises(DataError, match=r"76 views of pictures .* lower recipe\.views"):
+        made(lower, part, partial(), 4, known)
+    assert lower.seen == 16
+    assert not known
+
+
+def test_what_was_known_makes_way_where_memory_is_short(
+    part: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known(earlier=np.zeros((1, 1), dtype=np.float32))
+    monkeypatch.setattr(hardware, "free_memory", lambda: 0 if "earlier" in known else 10**6)
+    found = made(Counted(), part, partial(), 4, known)
+    assert [id(value) for value in known.values()] == [id(found)]
