@@ -165,7 +165,8 @@ class RegistryConfig(_Group):
 
 class ModelConfig(_Group):
     """A network of `models/catalog.py`. `weights`: `packaged` (inside a Python package),
-    `timm` (timm's own, downloaded) or null (random).
+    `timm` (timm's own, downloaded) or null (random). The option `standardise` gives every picture
+    the same mean and spread inside the graph; others are the network's own.
     """
 
     architecture: str
@@ -175,11 +176,16 @@ class ModelConfig(_Group):
 
 
 class AugmentConfig(_Group):
-    """Random changes of training pictures: degrees, fractions of the side, relative contrast."""
+    """Random changes of training pictures: degrees, fractions of the side, relative contrast.
+
+    `stretch` widens or narrows; `sharpness` adds or takes away that share of the fine detail.
+    """
 
     rotate: float = Field(default=10.0, ge=0, le=180)
     shift: Fraction = 0.06
     zoom: Fraction = 0.1
+    stretch: Fraction = 0.0
+    sharpness: Fraction = 0.0
     brightness: Fraction = 0.15
     contrast: Fraction = 0.2
     gamma: Fraction = 0.2
@@ -188,13 +194,15 @@ class AugmentConfig(_Group):
 class RecipeConfig(_Group):
     """How weights are found. `probe`: the backbone is frozen, its embeddings are computed once
     (for `views` augmented views of every picture), only the head is trained. `partial`: only the
-    last `thaw` stages are, on feature maps of the frozen lower ones. `ema` is the decay
-    of a running average of the weights, which is then evaluated and exported; null: none. With
-    `frozen_norms` batch normalisation keeps its statistics; null: where it came with weights.
+    last `thaw` stages are, on feature maps of the frozen lower ones. `head_learning_rate` is that
+    of the new linear head on top of weights that know something; null: `learning_rate`. `ema` is
+    the decay of a running average of the weights, which is then evaluated and exported; null: none.
+    With `frozen_norms` batch normalisation keeps its statistics; null: where it came with weights.
     """
 
     kind: Literal["probe", "partial", "finetune"]
     learning_rate: float = Field(gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(ge=0)
     label_smoothing: Fraction = 0.0
     warmup: Fraction = 0.1

@@ -42,6 +42,12 @@ _ON_THE_SIDE = {
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 }
+_READERS = (
+    *(f"PIL.{kind}ImagePlugin" for kind in ("Bmp", "Jpeg", "Png", "Tiff", "WebP")),
+    "pulmo.core.dicom",
+    "pydicom.pixels.decoders.base",
+    "imagecodecs._jpeg8",
+)
 _ROOM = 1.5  # fewer pixels show in the answers, more cost time
 _PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
 _WHITE_IS_ZERO = 0
@@ -67,8 +73,7 @@ class InputSpec(BaseModel):
 
 def preload() -> None:
     """Load the readers of every kind of picture, as otherwise the first of each kind would do."""
-    Image.init()
-    for name in ("pulmo.core.dicom", "pydicom.pixels.decoders.base", "imagecodecs._jpeg8"):
+    for name in _READERS:
         importlib.import_module(name)
 
 

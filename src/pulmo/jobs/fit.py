@@ -63,6 +63,7 @@ def fit(
     What a frozen part makes of pictures is taken from `known`, and left there for the next one.
     """
     _make_deterministic(config)
+    hardware.keep_memory()
     train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
     shares = _class_shares(train.labels, dataset.manifest.classes)
     network = build(

@@ -26,6 +26,8 @@ PACKAGED = {
 }
 # The packaged networks were trained on (value - 127) / 128.
 _PACKAGED_MEAN = _PACKAGED_STD = (0.5, 0.5, 0.5)
+# What `standardise` gives every picture: about the mean and spread of photographs.
+_MEAN, _SPREAD, _LEAST_SPREAD = 0.45, 0.25, 0.01
 
 
 class Network(nn.Module):
@@ -33,7 +35,8 @@ class Network(nn.Module):
 
     `body` maps float32 [N, C, H, W] to a feature map [N, D, h, w]. The pooled linear head makes
     class activation maps exact (Zhou et al. 2016, "Learning deep features for discriminative
-    localization").
+    localization"). With `standardise` every picture first gets the same mean and spread, so that
+    exposure and contrast of the device it comes from do not count.
     """
 
     mean: Tensor
@@ -49,13 +52,17 @@ class Network(nn.Module):
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.standardise = body, False
         self.head = nn.Linear(features, classes)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def normalised(self, images: Tensor) -> Tensor:
         """float32 [N, C, H, W] in [0, 1] as the body was trained on them."""
+        if self.standardise:
+            centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
+            spread = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            images = _MEAN + _SPREAD * centred / (spread + _LEAST_SPREAD)
         return (images - self.mean) / self.std
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -78,16 +85,20 @@ def build(
 ) -> Network:
     """The network that `spec` names. Raises ModelError for an unknown name or missing weights."""
     name, options = spec.architecture, dict(spec.options)
+    standardise = bool(options.pop("standardise", False))
     try:
         if name == "small_cnn":
             if weights is not None:
                 raise ModelError("small_cnn has no pretrained weights: set model.weights=null")
-            return _small_cnn(channels, classes, **options)  # type: ignore[arg-type]
-        if name in PACKAGED:
-            return _packaged(name, classes, weights, options)
-        return _timm(name, classes, weights == "timm", options)
+            network = _small_cnn(channels, classes, **options)  # type: ignore[arg-type]
+        elif name in PACKAGED:
+            network = _packaged(name, classes, weights, options)
+        else:
+            network = _timm(name, classes, weights == "timm", options)
     except TypeError as error:
         raise ModelError(f"model.options does not fit {name}: {error}") from error
+    network.standardise = standardise
+    return network
 
 
 def _small_cnn(channels: int, classes: int, width: int = 32) -> Network:

@@ -121,15 +121,7 @@ class ClassifierModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, object]:  # type: ignore[override]
         """AdamW without decay on biases and norms; linear warm-up, then a cosine to zero."""
-        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.recipe.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=self.recipe.learning_rate,
-        )
+        optimizer = torch.optim.AdamW(self._groups())
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         warmup = max(1, round(self.recipe.warmup * steps))
 
@@ -140,6 +132,21 @@ class ClassifierModule(pl.LightningModule):
 
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _groups(self) -> list[dict[str, object]]:
+        """Parameters that share a rate and a decay."""
+        recipe, groups = self.recipe, list[dict[str, object]]()
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        head_rate = recipe.head_learning_rate or recipe.learning_rate
+        for in_head, rate in ((False, recipe.learning_rate), (True, head_rate)):
+            own = [p for name, p in named if name.startswith("head.") == in_head]
+            for parameters, decay in (
+                ([p for p in own if p.ndim > 1], recipe.weight_decay),
+                ([p for p in own if p.ndim <= 1], 0.0),
+            ):
+                if parameters:
+                    groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+        return groups
 
     def _check(self, name: str, value: float) -> None:
         if not math.isfinite(value):

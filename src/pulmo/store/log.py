@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Double,
+    Executable,
     Index,
     Integer,
     LargeBinary,
@@ -19,7 +20,6 @@ from sqlalchemy import (
     UniqueConstraint,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pulmo.core.receipt import Receipt
@@ -101,6 +101,23 @@ SCHEMA = Schema(
 )
 
 
+def adding(table: type[LogBase], url: str) -> Executable:
+    """What adds rows to a table of the log at `url` and leaves those alone that are there.
+
+    Raises ConfigError for an URL of another database.
+    """
+    kind = parse_url(url, VARIABLE).get_backend_name()
+    if kind == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+
+        return insert(table).on_conflict_do_nothing()
+    if kind == "postgresql":  # takes long to import: servers without it start faster
+        from sqlalchemy.dialects.postgresql import insert as insert_there
+
+        return insert_there(table).on_conflict_do_nothing()
+    raise ConfigError(f"{VARIABLE}: write sqlite:///… or postgresql+pg8000://…")
+
+
 class SqlReceipts:
     """Receipts in the log database at an SQLAlchemy URL, which is opened when it is first needed.
 
@@ -109,11 +126,7 @@ class SqlReceipts:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        kind = parse_url(url, VARIABLE).get_backend_name()
-        if kind not in ("sqlite", "postgresql"):
-            raise ConfigError(f"{VARIABLE}: write sqlite:///… or postgresql+pg8000://…")
-        insert = sqlite.insert if kind == "sqlite" else postgresql.insert
-        self._insert = insert(PredictionRow).on_conflict_do_nothing(index_elements=["id"])
+        self._insert = adding(PredictionRow, url)
         self._database: Database | None = None
 
     def write(self, receipts: Sequence[Receipt]) -> None:

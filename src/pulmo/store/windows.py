@@ -5,12 +5,11 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pulmo.core.receipt import DriftWindow, Receipt
 from pulmo.errors import NotFoundError, RegistryError
-from pulmo.store.database import Database, open_database, parse_url
-from pulmo.store.log import SCHEMA, VARIABLE, PredictionRow, WindowRow, to_receipt
+from pulmo.store.database import Database, open_database
+from pulmo.store.log import SCHEMA, PredictionRow, WindowRow, adding, to_receipt
 
 _AT_ONCE = 1000  # rows that are fetched together
 
@@ -20,7 +19,6 @@ class SqlWindows:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._kind = parse_url(url, VARIABLE).get_backend_name()
 
     def receipts(self, model_digest: str, since: datetime | None) -> Iterator[Receipt]:
         """The receipts of one model, oldest first, from `since` on. Raises RegistryError."""
@@ -45,11 +43,9 @@ class SqlWindows:
         """Keep judged windows; one that is there already is left as it is."""
         if not windows:
             return
-        insert = sqlite.insert if self._kind == "sqlite" else postgresql.insert
-        statement = insert(WindowRow).on_conflict_do_nothing()
         rows = [{**vars(one), "judged_at": datetime.now(UTC)} for one in windows]
         with closing(open_database(self._url, schema=SCHEMA)) as log, log.write() as session:
-            session.execute(statement, rows)
+            session.execute(adding(WindowRow, self._url), rows)
 
     def _opened(self) -> Database:
         """The log, which must be there; tables of an older Pulmo are renewed."""

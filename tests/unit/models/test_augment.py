@@ -59,3 +59,29 @@ def test_rotation_keeps_the_aspect_of_what_it_turns() -> None:
     for row in range(8):
         turned = augment(picture, np.array([row]), quarter, mirror=False, seed=0, epoch=0)
         assert abs(float(turned.sum() / picture.sum()) - 1) < 0.05
+
+
+def test_stretching_widens_or_narrows_and_keeps_the_height() -> None:
+    picture = torch.zeros(1, 1, 33, 33)
+    picture[..., 8:25, 8:25] = 1
+    only = OFF.model_copy(update={"stretch": 0.5})
+    widths, heights = [], []
+    for row in range(16):
+        changed = augment(picture, np.array([row]), only, mirror=False, seed=0, epoch=0)[0, 0]
+        widths.append(float(changed[16].sum()))
+        heights.append(float(changed[:, 16].sum()))
+    assert min(widths) < 14 < 20 < max(widths)
+    assert all(abs(height - 17) < 0.5 for height in heights)
+
+
+def test_sharpness_changes_fine_detail_alone() -> None:
+    images, rows = pictures(8), np.arange(8)
+    only = OFF.model_copy(update={"sharpness": 1.0})
+    changed = augment(0.4 + 0.2 * images, rows, only, mirror=False, seed=0, epoch=0)
+    detail = (changed - changed.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(1, 2, 3))
+    before = (0.2 * (images - images.mean(dim=(2, 3), keepdim=True))).square().mean(dim=(1, 2, 3))
+    assert (detail < 0.8 * before).any()
+    assert (detail > 1.2 * before).any()
+    flat = torch.full((8, 1, 16, 16), 0.5)
+    kept = augment(flat, rows, only, mirror=False, seed=0, epoch=0)
+    torch.testing.assert_close(kept, flat, atol=1e-4, rtol=0)

@@ -73,3 +73,28 @@ def test_every_packaged_network_is_installed() -> None:
         assert (
             build(network(name), channels=1, classes=2, weights="packaged").head.out_features == 2
         )
+
+
+def test_a_standardising_network_sees_the_same_at_any_exposure() -> None:
+    spec = NetworkSpec(architecture="small_cnn", options={"width": 4, "standardise": True})
+    network = build(spec, channels=1, classes=2, weights=None).eval()
+    images = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    darker = 0.1 + 0.4 * images
+    assert torch.allclose(network(darker), network(images), atol=0.05)
+    seen = network.normalised(images)
+    assert torch.allclose(seen.mean(dim=(1, 2, 3)), torch.full((3,), -0.2), atol=1e-5)
+    usual = build(
+        NetworkSpec(architecture="small_cnn", options={"width": 4}),
+        channels=1,
+        classes=2,
+        weights=None,
+    )
+    assert not torch.allclose(usual.normalised(darker), usual.normalised(images), atol=0.05)
+
+
+def test_a_flat_picture_is_standardised_to_a_flat_one() -> None:
+    spec = NetworkSpec(architecture="small_cnn", options={"standardise": True})
+    network = build(spec, channels=1, classes=2, weights=None).eval()
+    seen = network.normalised(torch.full((1, 1, 16, 16), 0.7))
+    assert torch.isfinite(seen).all()
+    assert seen.std() < 1e-4

@@ -44,6 +44,12 @@ def test_both_parts_one_after_the_other_are_the_network(
         assert thaw != 2 or below.shape[1:] == shape
 
 
+def test_a_standardising_network_standardises_below() -> None:
+    whole = network("small_cnn", {"width": 4, "standardise": 1})
+    lower, upper = split(whole, 2)
+    assert torch.equal(upper(lower(pictures())), whole(pictures()))
+
+
 @pytest.mark.parametrize(("name", "options"), [cut[:2] for cut in CUT], ids=NAMES)
 def test_only_what_is_thawed_gets_gradients(name: str, options: dict[str, int]) -> None:
     whole = network(name, options).requires_grad_(False)
