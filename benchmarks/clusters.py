@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.profilers import Profiler
 from torch import nn
 
-from benchmarks.grouping import CLUSTERS, HELD, asked, clusters, without
+from benchmarks.grouping import CLUSTERS, HELD, asked, clusters, size, without
 from benchmarks.stored import EXPERIMENTS, changing, origin
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
@@ -216,12 +216,18 @@ def table(folds: Sequence[Fold]) -> str:
     return "\n".join(lines)
 
 
-def run(config: Config, numbers: Sequence[int]) -> tuple[DataSet, list[Fold]]:
-    """Judge the configured recipe on the folds with these numbers."""
+def run(config: Config, numbers: Sequence[int] | None) -> tuple[DataSet, list[Counts], list[Fold]]:
+    """Judge the configured recipe on the folds with these numbers, or on all that count; the
+    pictures of every cluster are told too.
+    """
     dataset = load(load_settings().data_dir, config.data.name)
     if config.data.positive is None:
         raise SystemExit(f"{config.data.name} has no positive class: nothing can be judged")
     cluster_of = clusters(config, dataset)
+    sizes = [size(dataset, cluster_of, number) for number in range(CLUSTERS)]
+    print(f"pictures of each cluster: {sizes}", file=sys.stderr)
+    if numbers is None:
+        numbers = [number for number, one in enumerate(sizes) if min(one.values()) >= LEAST]
     pixels = open_pixels(dataset, input_spec(config))
     rows = [i for i, row in enumerate(dataset.manifest.rows) if row.split in (TRAIN, VAL)]
     once, folds = Once(np.array(rows)), []
@@ -229,7 +235,7 @@ def run(config: Config, numbers: Sequence[int]) -> tuple[DataSet, list[Fold]]:
         fold = judged(config, without(dataset, cluster_of, number), pixels, number, once)
         print(f"fold {number}: AUROC {fold.auroc}, {fold.seconds:.0f} s", file=sys.stderr)
         folds.append(fold)
-    return dataset, folds
+    return dataset, sizes, folds
 
 
 def main() -> None:
@@ -240,7 +246,7 @@ def main() -> None:
     parser.add_argument("--why", help="what was expected of it")
     parser.add_argument("--kept", choices=("yes", "no"), help="what became of it")
     parser.add_argument("--only-say", action="store_true", help="of a kept one; train nothing")
-    parser.add_argument("--folds", help="some of 0,1,2,3,4, for a quick look")
+    parser.add_argument("--folds", help="some of 0,1,2,3,4; else those that count")
     parser.add_argument("--results", type=Path, default=EXPERIMENTS)
     asked = parser.parse_args()
     said: dict[str, Any] = {} if asked.why is None else {"why": asked.why}
@@ -250,14 +256,15 @@ def main() -> None:
         say(asked.name, said, asked.results)
         return
     config = compose(asked.overrides)
-    numbers = [int(n) for n in asked.folds.split(",")] if asked.folds else range(CLUSTERS)
-    dataset, folds = run(config, numbers)
+    numbers = [int(n) for n in asked.folds.split(",")] if asked.folds else None
+    dataset, sizes, folds = run(config, numbers)
     print(table(folds))
     row = {
         "name": asked.name,
         "what": " ".join(asked.overrides),
         **said,
         "data": {"name": dataset.manifest.name, "digest": dataset.manifest.digest},
+        "clusters": sizes,
         **summary(folds),
         **origin(),
     }

@@ -1,5 +1,6 @@
 """Patients grouped by what a frozen network sees in their pictures, and a group left out."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -92,3 +93,13 @@ def without(dataset: DataSet, cluster_of: dict[str, int], number: int) -> DataSe
 
     rows = tuple(replace(row, split=split(row.split, row.patient)) for row in dataset.manifest.rows)
     return replace(dataset, manifest=replace(dataset.manifest, rows=rows))
+
+
+def size(dataset: DataSet, cluster_of: dict[str, int], number: int) -> dict[str, int]:
+    """Pictures of each class of train and val in one cluster."""
+    found = Counter(
+        row.label
+        for row in dataset.manifest.rows
+        if row.split in (TRAIN, VAL) and cluster_of[row.patient] == number
+    )
+    return {name: found[name] for name in dataset.manifest.classes}

@@ -31,7 +31,9 @@ $ uv run invoke benchmark-serving "--model BUNDLE --pictures FOLDER --large FOLD
 """
 PEERS = """
 Peers, all with one thread and the same weights, are in `benchmarks/peers.py`: what tutorials show,
-and what each one's documentation recommends together with our engine and decoder.
+and what each one's documentation recommends together with our engine and decoder. A peer answers
+with probabilities alone; Pulmo's answer also has a decision, a look whether the picture is one the
+model can judge, the digest of what was sent, and a receipt in the log.
 """
 
 

@@ -124,13 +124,14 @@ def test_clusters_are_left_out_of_a_real_training(
     config = compose(TINY)
     monkeypatch.setenv("PULMO_DATA_DIR", str(tmp_path))
     prepared = prepare(config, tmp_path).dataset
-    dataset, folds = clusters.run(config, [0, 3])
+    dataset, sizes, folds = clusters.run(config, [0, 3])
     known = grouping.clusters(config, dataset)
     rows = [row for row in prepared.manifest.rows if row.split in ("train", "val")]
     assert set(known) == {row.patient for row in rows}
     assert set(known.values()) == set(range(grouping.CLUSTERS))
     for one in folds:
         held = sum(known[row.patient] == one.number for row in rows)
+        assert one.held == sizes[one.number]
         assert sum(one.held.values()) == held
         assert sum(one.train.values()) + sum(one.val.values()) == len(rows) - held
         assert one.auroc is not None
@@ -245,7 +246,8 @@ def test_the_page_tells_experiments_and_goals(tmp_path: Path) -> None:
         "what": "recipe=probe",
         "why": "the default",
         "kept": False,
-        **clusters.summary([fold(n, 0.975) for n in range(5)]),
+        "clusters": [{"NORMAL": 30, "PNEUMONIA": ill} for ill in (60, 60, 60, 60, 19)],
+        **clusters.summary([fold(n, 0.975) for n in range(4)]),
     }
     part = {**known, "name": "part", "kept": None, **clusters.summary([fold(1, 0.98)])}
     found = seeds(0.98, 0.99)
@@ -258,7 +260,8 @@ def test_the_page_tells_experiments_and_goals(tmp_path: Path) -> None:
     }
     told = page({"experiments": [known, part]}, results)
     assert "| probe | `recipe=probe` | the default | **0.9750** | 0.9750 |" in told
-    assert "| part | `recipe=probe` | the default | 0.9800 (folds 1) |" in told
+    assert "| part | `recipe=probe` | the default | 0.9800 (clusters 1) |" in told
+    assert "| 4 | 30 NORMAL, 19 PNEUMONIA |  |  |  |  | does not count |" in told
     assert "| Q1 | AUROC on the official test | default | 0.985 ± 0.007 (0.980 – 0.990) |" in told
     assert "| ≥ 0.93 | **not reached** |" in told
     assert "2 models were asked about the test, 300 pictures, each once." in told

@@ -31,12 +31,11 @@ def keep_memory() -> None:
     page faults of the next ones take half of a training's time on a CPU.
     """
     try:
-        library = ctypes.CDLL("libc.so.6")
-    except OSError:  # another system or C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another system or C library
         return
-    library.mallopt(_MMAP_MAX, 0)
-    library.mallopt(_TRIM_THRESHOLD, _ALL)
-    library.mallopt(_TOP_PAD, _AHEAD)
+    for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _ALL), (_TOP_PAD, _AHEAD)):
+        mallopt(option, value)
 
 
 def uses_gpu(config: Config) -> bool:

@@ -20,7 +20,7 @@ def test_without_overrides_the_defaults_of_the_files_hold() -> None:
     config = compose()
     assert config.data.name == "chest_xray"
     assert config.model.architecture == "efficientnet_lite0"
-    assert config.recipe.kind == "probe"
+    assert config.recipe.kind == "partial"
     assert config.seed == 0
 
 

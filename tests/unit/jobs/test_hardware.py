@@ -1,6 +1,8 @@
 """What a machine can do is asked, not assumed."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,27 @@ def test_free_memory_is_what_the_system_says_or_all_there_is(
     assert 0 < hardware.free_memory() <= everything
     monkeypatch.setattr(Path, "exists", lambda _: False)
     assert hardware.free_memory() == everything
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to keep memory")
+def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
+    code = """
+import resource
+import numpy as np
+from pulmo.jobs.hardware import keep_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.ones(2**20).sum()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+np.ones(2**25).sum()  # what is freed at such a size is given back for sure
+usual = faults()
+keep_memory()
+faults()
+print(usual, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    usual, kept = map(int, done.stdout.split())
+    assert kept < 2_000, f"{usual} page faults before, {kept} after"
