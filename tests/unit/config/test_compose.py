@@ -45,7 +45,7 @@ def test_a_key_of_the_schema_works_where_the_chosen_file_leaves_it_out() -> None
 
 def test_tables_take_free_keys_and_give_them_up() -> None:
     config = compose(["model.options.width=8", "gate.floors.accuracy=0.7", "~gate.floors.auroc"])
-    assert config.model.options == {"width": 8}
+    assert config.model.options == {"width": 8, "standardise": True}
     assert config.gate.floors == {"accuracy": 0.7, "balanced_accuracy": 0.8}
 
 
