@@ -262,7 +262,7 @@ def test_the_accuracy_to_expect_is_right_or_said_to_be_unknown(scene: Scene, tel
             assert doubts == 20, name
         else:
             assert np.mean(gaps) <= 0.03, name
-            assert doubts <= 5, name
+            assert doubts < 10, name  # most are believed
     tell("\n".join(lines))
 
 
