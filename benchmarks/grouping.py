@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pulmo.config.schema import Config, ModelConfig
-from pulmo.core.bundle import NetworkSpec, sha256
+from pulmo.core.bundle import sha256
 from pulmo.core.preprocess import Pixels
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import EXCLUDED, TRAIN, VAL, DataSet
@@ -45,7 +45,7 @@ def clusters(config: Config, dataset: DataSet) -> dict[str, int]:
 def _embedded(
     config: Config, dataset: DataSet, pixels: Pixels, rows: Sequence[int]
 ) -> NDArray[np.float32]:
-    spec = NetworkSpec(architecture=JUDGE.architecture, options=JUDGE.options)
+    spec = JUDGE.network
     classes = len(dataset.manifest.classes)
     network = build(spec, channels=config.data.channels, classes=classes, weights=JUDGE.weights)
     network.eval().to(memory_format=torch.channels_last)

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from pulmo.config.schema import Config
-from pulmo.core.bundle import NetworkSpec
 from pulmo.core.metrics import auroc
 from pulmo.data.manifest import DataSet
 from pulmo.models.catalog import build
@@ -88,7 +87,7 @@ def train(
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if on_gpu(config) else "cpu")
     classes = len(dataset.manifest.classes)
-    spec = NetworkSpec(architecture=config.model.architecture, options=config.model.options)
+    spec = config.model.network
     whole = build(spec, channels=3, classes=classes, weights=config.model.weights)
     body = whole.body.train()  # timm's own network, without what Pulmo puts around it
     network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), whole.head)

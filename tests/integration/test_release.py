@@ -39,6 +39,7 @@ def config(home: Path) -> Config:
             "data.phantom.images=400",
             "data.phantom.size=64",
             "model.image_size=64",
+            "recipe=probe",
             "trainer.max_epochs=15",
             "gate.min_per_class=5",
             "gate.margin=0.3",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pulmo.config.gating import GateConfig as GateConfig
 from pulmo.config.sweeping import SweepConfig as SweepConfig
 from pulmo.config.tracking import TrackingConfig as TrackingConfig
+from pulmo.core.bundle import NetworkSpec
 from pulmo.core.dicom_spec import DicomSpec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -165,14 +166,21 @@ class RegistryConfig(_Group):
 
 class ModelConfig(_Group):
     """A network of `models/catalog.py`. `weights`: `packaged` (inside a Python package),
-    `timm` (timm's own, downloaded) or null (random). The option `standardise` gives every picture
-    the same mean and spread inside the graph; others are the network's own.
+    `timm` (timm's own, downloaded) or null (random). `standardise` gives every picture the same
+    mean and spread inside the graph; `options` are the network's own.
     """
 
     architecture: str
     weights: Literal["packaged", "timm"] | None = None
     image_size: int = Field(ge=16, le=1024)
+    standardise: bool = False
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @property
+    def network(self) -> NetworkSpec:
+        """What the network is built from."""
+        told = {"standardise": True} if self.standardise else {}
+        return NetworkSpec(architecture=self.architecture, options={**self.options, **told})
 
 
 class AugmentConfig(_Group):

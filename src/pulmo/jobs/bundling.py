@@ -17,7 +17,6 @@ from pulmo.core.bundle import (
     BundleInfo,
     DecisionSpec,
     Lineage,
-    NetworkSpec,
     Specification,
     model_digest,
     write,
@@ -119,7 +118,7 @@ def _draft(
     return Specification(
         classes=classes,
         input=plain,
-        network=NetworkSpec(architecture=config.model.architecture, options=config.model.options),
+        network=config.model.network,
         outputs=OUTPUTS,
         temperature=temperature,
         decision=DecisionSpec(rule="argmax", refer_low=0, refer_high=0),

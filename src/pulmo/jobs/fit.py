@@ -18,7 +18,6 @@ from pytorch_lightning.profilers import Profiler
 from torch import Tensor, nn
 
 from pulmo.config.schema import Config
-from pulmo.core.bundle import NetworkSpec
 from pulmo.core.preprocess import Pixels
 from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
@@ -67,7 +66,7 @@ def fit(
     train, val = (samples(dataset, pixels, split) for split in ("train", "val"))
     shares = _class_shares(train.labels, dataset.manifest.classes)
     network = build(
-        NetworkSpec(architecture=config.model.architecture, options=config.model.options),
+        config.model.network,
         channels=config.data.channels,
         classes=len(dataset.manifest.classes),
         weights=config.model.weights,

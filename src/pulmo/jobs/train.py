@@ -155,4 +155,4 @@ def input_spec(config: Config) -> InputSpec:
 
 def network_spec(config: Config) -> NetworkSpec:
     """The configured network, as a bundle names it."""
-    return NetworkSpec(architecture=config.model.architecture, options=config.model.options)
+    return config.model.network
