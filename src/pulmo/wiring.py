@@ -139,7 +139,10 @@ def open_desk(settings: Settings, target: str | None, *, admin: bool) -> "Desk |
 
 
 def open_receipts(settings: Settings) -> "ReceiptLog":
-    """Where predictions are logged. Raises ConfigError for an URL that is not understood."""
+    """Where predictions are logged. Raises ConfigError for an URL that is not understood.
+
+    What a database needs is loaded here: half of what a server loads, so it calls this once ready.
+    """
     if settings.log_url == "stdout":
         import sys
 

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulmo.errors import ConfigError
 
+_LOG = r"^(sqlite:///.+|postgresql(\+[a-z0-9]+)?://.+|stdout)$"
 _HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
 _USERINFO = re.compile(r"(?<=://)\S*@")  # too much rather than too little
@@ -52,7 +53,7 @@ class Settings(BaseSettings):
     data_url: Place | None = Field(default=None, min_length=1)
     signing_key: Path | None = None
     public_key: Path | None = None
-    log_url: str = Field(default="sqlite:///models/log.db", pattern=r"^([a-z0-9+]+://|stdout$)")
+    log_url: str = Field(default="sqlite:///models/log.db", pattern=_LOG)
     log_embeddings: bool = False
     sweep_url: str | None = Field(default=None, pattern=r"^[a-z0-9+]+://")
     log_format: Literal["text", "json"] = "text"

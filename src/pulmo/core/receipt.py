@@ -4,6 +4,7 @@ A receipt holds digests of the picture, never the picture itself, its name or wh
 """
 
 import base64
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from pulmo.core.bundle import sha256
 from pulmo.core.preprocess import Pixels
 from pulmo.core.wire import ModelName
 
@@ -103,8 +103,9 @@ class DriftLog(Protocol):
 
 def pixels_digest(pixels: Pixels) -> str:
     """SHA-256 over the shape and the values of uint8 pixels [C, H, W]."""
-    shape = "x".join(map(str, pixels.shape)).encode()
-    return sha256(shape + b" " + np.ascontiguousarray(pixels).tobytes())
+    digest = hashlib.sha256("x".join(map(str, pixels.shape)).encode() + b" ")
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def packed(embedding: NDArray[np.float32]) -> bytes:

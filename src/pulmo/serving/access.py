@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -13,7 +13,6 @@ from fastapi.routing import APIRoute
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pulmo.config.settings import Settings
@@ -29,6 +28,7 @@ from pulmo.serving.keyring import Keyring
 
 Role = Literal["public", "signed", "predict", "admin"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+Headers = Mapping[bytes, bytes]  # by lower-case name; of several alike the first
 
 CORS: dict[str, Any] = {  # what pages of known origins may send and see
     "allow_methods": ["GET", "POST"],
@@ -36,7 +36,7 @@ CORS: dict[str, Any] = {  # what pages of known origins may send and see
     "expose_headers": ["Retry-After", "X-Request-ID"],
 }
 OWN = "this machine"  # a caller without a key
-_PASSED_ON = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_PASSED_ON = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -71,7 +71,7 @@ class Guard:
         """
         if role == "public":
             return Caller("anyone", "public")
-        headers = Headers(scope=scope)
+        headers = dict(reversed(scope["headers"]))
         self._require_origin(headers)
         caller = self._caller(scope, headers, role)
         self._require_pace(caller)
@@ -79,10 +79,11 @@ class Guard:
 
     def _require_origin(self, headers: Headers) -> None:
         """Browsers say which page asks; no page asks in its reader's name unless it is known."""
-        origin = headers.get("origin")
-        if origin is None or origin in self._origins:
+        said = headers.get(b"origin")
+        if said is None:
             return
-        if origin.partition("://")[2] != headers.get("host", ""):
+        origin, host = said.decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
+        if origin not in self._origins and origin.partition("://")[2] != host:
             raise ForbiddenError("pages of this origin may not ask: see PULMO_CORS_ORIGINS")
 
     def _caller(self, scope: Scope, headers: Headers, role: Role) -> Caller:
@@ -240,10 +241,11 @@ class Routes:
 
 def _shown(headers: Headers) -> str | None:
     """The key that a request shows, None where it shows none."""
-    scheme, _, text = headers.get("authorization", "").partition(" ")
+    scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() == "bearer":
         return text.strip()
-    return headers.get("x-api-key")
+    key = headers.get(b"x-api-key")
+    return None if key is None else key.decode("latin-1")
 
 
 def _address(scope: Scope) -> str:

@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pulmo import __version__
 from pulmo.config.settings import Settings
@@ -48,6 +52,30 @@ Version = Annotated[
 ]
 
 
+class Application(FastAPI):
+    """FastAPI whose outermost layer is its first middleware.
+
+    `Watched` gives every failure its answer, so the layers that FastAPI would put before it, for
+    server errors and for telemetry, would only take time.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All that stands before the router."""
+        inner = AsyncExitStackMiddleware(self.router)
+        stack: ASGIApp = ExceptionMiddleware(inner, handlers=self.exception_handlers)
+        for layer, arguments, options in reversed(self.user_middleware):
+            stack = layer(stack, *arguments, **options)
+        return stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or begin and end."""
+        if scope["type"] != "http" or self.middleware_stack is None:
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
+
+
 def create_app(
     settings: Settings,
     present: Present,
@@ -69,7 +97,7 @@ def create_app(
     pool, draining, keyring = Pool(chosen, together.answer), Draining(), Keyring(settings)
     figures = Figures(present, pool, receipts)
     side = Pool(Limits(workers=2, waiting=16))  # for what waits for databases
-    app = FastAPI(
+    app = Application(
         title="Pulmo",
         version=__version__,
         description="Answers for pictures, by a model that has passed its tests.",
@@ -118,28 +146,24 @@ def _add_predict(
         pool.require_room()  # said before the body is read
         model = await shelf.model(request.state.caller, alias, version)
         async with intake.body(request) as body:
-            work = _work(model, body, content_type, explain, figures)
+            work = partial(_answer, model, body, content_type, explain, figures)
             return Response(await pool.run(work), media_type="application/json")
 
     routes.shorten("POST", "/predict")
 
 
-def _work(
+def _answer(
     model: Model, body: bytes, content_type: str, explain: bool, figures: Figures
-) -> Callable[[], Steps[bytes]]:
+) -> Steps[bytes]:
     """From a body to an answer as JSON; for a thread, as all of it takes time."""
-
-    def work() -> Steps[bytes]:
-        begun = time.perf_counter()
-        pictures = bodies.pictures(body, content_type)
-        answered = yield Question(model, model.read(pictures.encoded, explain=explain))
-        figures.note(answered)
-        answers = tuple(one.answer for one in answered)
-        figures.inference.observe(time.perf_counter() - begun)
-        told = Answers(answers=answers) if pictures.many else answers[0]
-        return told.model_dump_json(exclude_unset=True).encode()
-
-    return work
+    begun = time.perf_counter()
+    pictures = bodies.pictures(body, content_type)
+    answered = yield Question(model, model.read(pictures.encoded, explain=explain))
+    figures.note(answered)
+    answers = tuple(one.answer for one in answered)
+    figures.inference.observe(time.perf_counter() - begun)
+    told = Answers(answers=answers) if pictures.many else answers[0]
+    return told.model_dump_json(exclude_unset=True).encode()
 
 
 def _reason(present: Present, pool: Pool, draining: Draining) -> Callable[[], str | None]:

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
@@ -53,24 +52,18 @@ class Intake:
         self._limits = limits
         self._held = 0
 
-    @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
+    def body(self, request: Request) -> "_Body":
         """The body of a request, counted as held until the block ends.
 
-        Raises TooLargeError, before a byte is read where the length is told, TooSlowError,
-        BusyError while other bodies fill the memory, DataError where the client went away.
+        Entering it raises TooLargeError, before a byte is read where the length is told,
+        TooSlowError, BusyError while other bodies fill the memory, DataError where the client went
+        away.
         """
-        self._check_told(request.headers.get("content-length"))
-        chunks: list[bytes] = []
-        try:
-            await self._read(request, chunks)
-            request.state.unread = False
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        finally:
-            self._held -= sum(map(len, chunks))
+        return _Body(self, request)
 
-    async def _read(self, request: Request, chunks: list[bytes]) -> None:
-        """Fill `chunks`; each is counted as held from its arrival."""
+    async def read(self, request: Request, chunks: list[bytes]) -> None:
+        """Fill `chunks`; each is counted as held from its arrival until `release`."""
+        self._check_told(request.headers.get("content-length"))
         begun = asyncio.get_running_loop().time()
         size, more = 0, True
         try:
@@ -89,6 +82,10 @@ class Intake:
         except TimeoutError as error:
             raise TooSlowError(f"only {size:,} bytes of the body came in time") from error
 
+    def release(self, chunks: Sequence[bytes]) -> None:
+        """Count pieces as held no longer."""
+        self._held -= sum(map(len, chunks))
+
     def _check_told(self, length: str | None) -> None:
         if length is not None and length.isascii() and length.isdigit():
             self._check_read(int(length))
@@ -98,6 +95,26 @@ class Intake:
             raise TooLargeError(f"a body may have {self._limits.body_bytes:,} bytes at most")
         if self._held > self._limits.memory_bytes:
             raise BusyError("other requests fill the memory: ask again in a moment")
+
+
+class _Body:
+    """A body while it is held; written out, as a generator's context takes twice the time."""
+
+    def __init__(self, intake: Intake, request: Request) -> None:
+        self._intake, self._request = intake, request
+        self._chunks: list[bytes] = []
+
+    async def __aenter__(self) -> bytes:
+        try:
+            await self._intake.read(self._request, self._chunks)
+        except BaseException:
+            self._intake.release(self._chunks)
+            raise
+        self._request.state.unread = False
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._intake.release(self._chunks)
 
 
 def one_by_one(works: Sequence[Callable[[], T]]) -> list[Outcome[T]]:

@@ -1,9 +1,10 @@
 """Receipts off the request path: taken at once, written in batches, counted where they are lost."""
 
+import gc
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Self, TextIO
 
@@ -30,14 +31,21 @@ logger = get_logger(__name__)
 class Receipts:
     """A bounded queue before one writing thread.
 
-    `log` may be slow, full or broken: taking a receipt never waits and never fails. What cannot be
-    written is tried again while newer ones wait; when `capacity` wait, the newest are lost.
-    With `details` embeddings and statistics of the pixels are kept too.
+    The log that `open_log` gives may be slow, full or broken: taking a receipt never waits and
+    never fails. What cannot be written is tried again while newer ones wait; when `capacity` wait,
+    the newest are lost. With `details` embeddings and statistics of the pixels are kept too.
     """
 
-    def __init__(self, log: ReceiptLog, *, details: bool = False, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        open_log: Callable[[], ReceiptLog],
+        *,
+        details: bool = False,
+        capacity: int = CAPACITY,
+    ) -> None:
         self.written = self.lost = 0
-        self._log, self._details, self._capacity = log, details, capacity
+        self._open_log, self._details, self._capacity = open_log, details, capacity
+        self._log: ReceiptLog | None = None
         self._queue: deque[Receipt] = deque()
         self._batch: list[Receipt] = []  # what the thread has taken out and not yet written
         self._changed = threading.Condition()
@@ -95,6 +103,8 @@ class Receipts:
 
     def _write_all(self) -> None:
         """Write batch after batch until the end; one that fails is tried until it is written."""
+        self._has_written()  # nothing yet: what the log needs is loaded before it is needed
+        gc.freeze()  # and stays, as what the server has loaded
         pause = PAUSE_SECONDS
         while self._gather():
             if self._has_written():
@@ -122,8 +132,12 @@ class Receipts:
             return bool(self._batch)
 
     def _has_written(self) -> bool:
+        """Write what is taken out, to a log that is opened where it is not."""
         try:
-            self._log.write(self._batch)
+            if self._log is None:
+                self._log = self._open_log()
+            if self._batch:
+                self._log.write(self._batch)
         except Exception as error:  # noqa: BLE001 - whatever a driver raises, predictions go on
             ours = isinstance(error, PulmoError | OSError)
             with self._changed:

@@ -74,7 +74,7 @@ def test_an_answer_leaves_a_receipt_in_the_database(
     present: Present, toy_bundle: Bundle, grey_png: Callable[[int], bytes], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/log.db"
-    app = create_app(Settings(), present, receipts=Receipts(SqlReceipts(url), details=True))
+    app = create_app(Settings(), present, receipts=Receipts(lambda: SqlReceipts(url), details=True))
     with TestClient(app, client=OWN, base_url="http://127.0.0.1") as client:
         told = client.post("/predict", content=grey_png(200), headers=PNG).json()
         assert client.post("/predict", content=b"x", headers=PNG).status_code == 400
@@ -96,7 +96,7 @@ def test_without_a_database_receipts_are_lines(
     present: Present, grey_png: Callable[[int], bytes]
 ) -> None:
     stream = io.StringIO()
-    app = create_app(Settings(), present, receipts=Receipts(Lines(stream)))
+    app = create_app(Settings(), present, receipts=Receipts(lambda: Lines(stream)))
     with TestClient(app, client=OWN, base_url="http://127.0.0.1") as client:
         files = [("file", ("a name", grey_png(level))) for level in (5, 200)]
         told = client.post("/predict", files=files).json()["answers"]
@@ -108,7 +108,7 @@ def test_without_a_database_receipts_are_lines(
 
 def test_receipts_are_written_in_their_order_and_together() -> None:
     log, taken = Kept(), some(3 * module.BATCH)
-    with Receipts(log) as receipts:
+    with Receipts(lambda: log) as receipts:
         receipts.add(taken)
     assert log.ids == [one.id for one in taken]
     assert max(map(len, log.batches)) == module.BATCH
@@ -118,7 +118,7 @@ def test_receipts_are_written_in_their_order_and_together() -> None:
 def test_a_database_that_comes_back_gets_what_waited(caplog: pytest.LogCaptureFixture) -> None:
     log, taken = Kept(), some(5)
     log.failures = 3
-    with Receipts(log) as receipts:
+    with Receipts(lambda: log) as receipts:
         receipts.add(taken)
         while receipts.waiting:
             pass
@@ -130,7 +130,7 @@ def test_a_database_that_comes_back_gets_what_waited(caplog: pytest.LogCaptureFi
 def test_what_finds_no_room_is_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
     log = Kept()
     log.open.clear()
-    with Receipts(log, capacity=4) as receipts:
+    with Receipts(lambda: log, capacity=4) as receipts:
         first, later = some(1), some(3)
         receipts.add(first)
         assert log.begun.wait(20)
@@ -150,7 +150,7 @@ def test_the_end_waits_for_a_stuck_database_within_its_bound(
 ) -> None:
     log = Kept()
     log.open.clear()
-    with Receipts(log) as receipts:
+    with Receipts(lambda: log) as receipts:
         receipts.add(some(7))
         monkeypatch.setattr(module, "FLUSH_SECONDS", 0.05)
     assert receipts.lost == 7
@@ -166,7 +166,7 @@ def test_the_end_gives_a_failing_database_up_within_its_bound(
     log = Kept()
     log.failures = 10**9
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.1)
-    with Receipts(log) as receipts:
+    with Receipts(lambda: log) as receipts:
         receipts.add(some(2))
     assert (receipts.written, receipts.lost) == (0, 2)
     assert "2 receipts are lost: the disk is full" in caplog.text
@@ -180,7 +180,7 @@ def test_what_a_driver_says_is_told_only_where_it_is_ours(
             raise RuntimeError("password=hunter2")
 
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.1)
-    with Receipts(Odd()) as receipts:
+    with Receipts(Odd) as receipts:
         receipts.add(some(1))
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
@@ -190,7 +190,7 @@ def test_an_answer_that_fits_no_receipt_stands_without_one(
     toy_bundle: Bundle, grey_png: Callable[[int], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     answered = Model(toy_bundle).answered([grey_png(5)], explain=False)[0]
-    receipts = Receipts(Kept())
+    receipts = Receipts(Kept)
     receipts.take([replace(answered, distance=float("nan"))])
     assert (receipts.waiting, receipts.lost) == (0, 1)
     assert "ValidationError in an answer" in caplog.text
@@ -207,7 +207,7 @@ def test_no_database_at_all_fails_no_prediction(
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.1)
     (tmp_path / "logs").write_text("in the way", encoding="utf-8")
     log = SqlReceipts(f"sqlite:///{tmp_path}/logs/log.db")
-    app = create_app(Settings(), present, receipts=Receipts(log, capacity=2))
+    app = create_app(Settings(), present, receipts=Receipts(lambda: log, capacity=2))
     with TestClient(app, client=OWN, base_url="http://127.0.0.1") as client:
         for _ in range(5):
             answer = client.post("/predict", content=grey_png(5), headers=PNG)
