@@ -1,7 +1,9 @@
 """The servers that Pulmo is measured against, each in the fewest lines that its users write.
 
 `fastapi`, `litserve` and `torch` are what tutorials show; `fastapi-tuned` and `litserve-tuned` do
-what the documentation of each recommends, with Pulmo's own engine and decoder.
+what the documentation of each recommends, with Pulmo's own engine and decoder. All these tell
+probabilities alone; `fastapi-whole` is `fastapi-tuned` doing the same work as Pulmo's server: it
+decides, looks for outliers and names picture and model, though it keeps no receipt.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from pulmo.config.settings import load as settings
 from pulmo.core.bundle import GRAPH, WEIGHTS, Bundle, verify
 from pulmo.core.preprocess import read
 from pulmo.inference.choice import load_fastest
+from pulmo.serving.models import Model
 
 Classify = Callable[[bytes], dict[str, float]]
 
@@ -77,6 +80,24 @@ def by_pulmo(bundle: Bundle) -> Classify:
     return lambda data: named(engine(read(data, spec)[None]).probabilities[0], bundle)
 
 
+def whole(bundle: Bundle) -> Callable[[bytes], bytes]:
+    """Pulmo's whole answer, as JSON."""
+    model = Model(bundle, engine=settings().engine)
+
+    def tell(data: bytes) -> bytes:
+        (answer,) = model.answer([data], explain=False)
+        return answer.model_dump_json(exclude_unset=True).encode()
+
+    return tell
+
+
+def alone(classify: Classify) -> Callable[[bytes], bytes]:
+    """Probabilities, as JSON."""
+    import orjson
+
+    return lambda data: orjson.dumps(classify(data))
+
+
 def fastapi(classify: Classify, port: int) -> None:
     """A multipart upload, as in FastAPI's tutorial."""
     import uvicorn
@@ -91,9 +112,8 @@ def fastapi(classify: Classify, port: int) -> None:
     uvicorn.run(app, port=port, log_level="warning")
 
 
-def fastapi_tuned(classify: Classify, port: int) -> None:
+def fastapi_tuned(tell: Callable[[bytes], bytes], port: int) -> None:
     """A raw body, work in a thread, a Response that is not validated again, no access log."""
-    import orjson
     import uvicorn
     from fastapi import FastAPI, Request, Response
 
@@ -102,8 +122,8 @@ def fastapi_tuned(classify: Classify, port: int) -> None:
     @app.post("/predict")
     async def predict(request: Request) -> Response:
         body = await request.body()
-        told = await asyncio.get_running_loop().run_in_executor(pool, classify, body)
-        return Response(orjson.dumps(told), media_type="application/json")
+        told = await asyncio.get_running_loop().run_in_executor(pool, tell, body)
+        return Response(told, media_type="application/json")
 
     uvicorn.run(
         app, port=port, loop="uvloop", http="httptools", access_log=False, log_level="warning"
@@ -119,7 +139,9 @@ def main() -> None:
     elif kind == "torch":
         fastapi(by_torch(bundle), port)
     elif kind == "fastapi-tuned":
-        fastapi_tuned(by_pulmo(bundle), port)
+        fastapi_tuned(alone(by_pulmo(bundle)), port)
+    elif kind == "fastapi-whole":
+        fastapi_tuned(whole(bundle), port)
     else:
         from benchmarks import litserve_peer
 

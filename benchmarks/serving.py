@@ -100,6 +100,7 @@ PEERS = {
     "litserve": ("LitServe + ONNX Runtime", "multipart", 1.6, 1.3),
     "torch": ("FastAPI + PyTorch", "multipart", 4, 4),
     "fastapi-tuned": ("tuned FastAPI, our engine and decoder", "raw", 1.0, 1.0),
+    "fastapi-whole": ("tuned FastAPI, our engine and decoder, the same answer", "raw", 1.0, 1.0),
     "litserve-tuned": ("tuned LitServe, our engine and decoder", "multipart", 1.0, 1.0),
 }
 
