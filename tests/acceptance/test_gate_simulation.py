@@ -159,7 +159,6 @@ def small(tmp_path_factory: pytest.TempPathFactory, pulmo: Command) -> Small:
     from pulmo.config.settings import Settings
     from pulmo.data.manifest import load, store
     from pulmo.jobs.bundling import make_bundle
-    from pulmo.jobs.train import network_spec
     from pulmo.models.catalog import build
     from pulmo.wiring import open_registry
 
@@ -181,7 +180,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, pulmo: Command) -> Small:
         config = compose(
             [*words, "model=small_cnn", "model.image_size=32", "evaluate.resamples=100"]
         )
-        network = build(network_spec(config), channels=1, classes=2, weights=None).eval()
+        network = build(config.model.network, channels=1, classes=2, weights=None).eval()
         origin = Lineage(
             data_name="phantom",
             data_digest=dataset.manifest.digest,

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 _ALL, _AHEAD = 2**31 - 1, 64 * 2**20  # bytes
+_GROUP = Path("/sys/fs/cgroup")
 OF_FREE_MEMORY = 0.5  # of a GPU's free memory that pictures may take; the rest is for training
 
 
@@ -75,12 +77,28 @@ def home(samples: "Samples", *, gpu: bool) -> torch.device | None:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can still be had; where the system does not tell, all that there is."""
+    """Bytes of memory that this process can still have; all there is where nothing is told."""
     told = Path("/proc/meminfo")
     found = re.search(r"MemAvailable: +(\d+) kB", told.read_text()) if told.exists() else None
     if found is None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 1024 * int(found[1])
+    return min(1024 * int(found[1]), _free_in_container())
+
+
+def _free_in_container() -> int:
+    """Bytes that the control group of a container leaves (Linux, version 2), if it has a bound.
+
+    What it holds of files that nobody uses now can be given back.
+    """
+    try:
+        most = (_GROUP / "memory.max").read_text().strip()
+        used = int((_GROUP / "memory.current").read_text())
+        idle = re.search(r"^inactive_file (\d+)$", (_GROUP / "memory.stat").read_text(), re.M)
+    except (OSError, ValueError):
+        return sys.maxsize
+    if most == "max":
+        return sys.maxsize
+    return max(int(most) - used + (int(idle[1]) if idle else 0), 0)
 
 
 def check_space(network: "Network", trained: nn.Module, run_dir: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pulmo import logs
 from pulmo.config.schema import Config
-from pulmo.core.bundle import Bundle, NetworkSpec
+from pulmo.core.bundle import Bundle
 from pulmo.core.preprocess import InputSpec
 from pulmo.data import files
 from pulmo.data.cache import open_pixels
@@ -133,8 +133,8 @@ def export(run_dir: Path, data_dir: Path) -> Bundle:
         raise ModelError(f"{run_dir} has no trained weights: its training did not end, train again")
     dataset = find(data_dir, origin.data_digest)
     classes = len(dataset.manifest.classes)
-    spec = network_spec(config)
-    network = load_network(weights.read_bytes(), spec, config.data.channels, classes)
+    spec, channels = config.model.network, config.data.channels
+    network = load_network(weights.read_bytes(), spec, channels, classes)
     bundle = make_bundle(network, config, dataset, origin, target)
     run_folder.finish(run_dir, bundle)
     return bundle
@@ -151,8 +151,3 @@ def input_spec(config: Config) -> InputSpec:
         dicom=config.data.dicom,
         preprocess=config.data.preprocess,
     )
-
-
-def network_spec(config: Config) -> NetworkSpec:
-    """The configured network, as a bundle names it."""
-    return config.model.network

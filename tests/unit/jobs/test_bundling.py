@@ -18,7 +18,7 @@ from pulmo.jobs import bundling
 from pulmo.jobs.bundling import make_bundle
 from pulmo.jobs.data import prepare
 from pulmo.jobs.fit import samples
-from pulmo.jobs.train import input_spec, network_spec
+from pulmo.jobs.train import input_spec
 from pulmo.models.catalog import Network, build
 
 SMALL = (
@@ -51,7 +51,7 @@ def dataset(home: Path, config: Config) -> DataSet:
 @pytest.fixture(scope="module")
 def network(config: Config) -> Network:
     torch.manual_seed(0)
-    return build(network_spec(config), channels=1, classes=2, weights=None).eval()
+    return build(config.model.network, channels=1, classes=2, weights=None).eval()
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,22 @@ def test_free_memory_is_what_the_system_says_or_all_there_is(
     assert hardware.free_memory() == everything
 
 
+def test_free_memory_is_no_more_than_a_container_leaves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hardware, "_GROUP", tmp_path)
+    unbound = hardware.free_memory()
+    for name, text in {
+        "memory.max": "50000",
+        "memory.current": "40000",
+        "memory.stat": "anon 30000\ninactive_file 7000\nactive_file 3000\n",
+    }.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert hardware.free_memory() == 17000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.free_memory() > unbound / 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is told to keep memory")
 def test_memory_that_was_freed_is_not_fetched_from_the_system_again() -> None:
     code = """

@@ -15,7 +15,7 @@ from pulmo.jobs import run_folder
 from pulmo.jobs.data import prepare
 from pulmo.jobs.lineage import RECALIBRATED
 from pulmo.jobs.recalibrate import extended, recalibrate
-from pulmo.jobs.train import export, network_spec, resume
+from pulmo.jobs.train import export, resume
 from pulmo.models.catalog import build
 
 SMALL = (
@@ -49,7 +49,7 @@ def model(home: Path, config: Config, dataset: DataSet) -> Bundle:
     from pulmo.jobs.bundling import make_bundle
 
     torch.manual_seed(0)
-    network = build(network_spec(config), channels=1, classes=2, weights=None).eval()
+    network = build(config.model.network, channels=1, classes=2, weights=None).eval()
     origin = Lineage(
         data_name="phantom",
         data_digest=dataset.manifest.digest,
