@@ -93,7 +93,8 @@ def _free_in_container() -> int:
     try:
         most = (_GROUP / "memory.max").read_text().strip()
         used = int((_GROUP / "memory.current").read_text())
-        idle = re.search(r"^inactive_file (\d+)$", (_GROUP / "memory.stat").read_text(), re.M)
+        stat = (_GROUP / "memory.stat").read_text()
+        idle = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
     except (OSError, ValueError):
         return sys.maxsize
     if most == "max":

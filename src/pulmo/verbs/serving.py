@@ -48,8 +48,6 @@ def serve(
     """
     if reload:
         _supervise(model)
-    from functools import partial
-
     from pulmo.config import hooks, settings
     from pulmo.serving.access import known_hosts
     from pulmo.serving.app import create_app
@@ -66,7 +64,7 @@ def serve(
     target = model if wait else model or in_production(places)
     present = _present(places, target, wait=wait)
     desk = open_desk(places, target, admin=admin)
-    receipts = Receipts(partial(open_receipts, places), details=places.log_embeddings)
+    receipts = Receipts(lambda: open_receipts(places), details=places.log_embeddings)
     receiver = open_receiver(places, hooks.load())
     limits = Limits(workers=_cores())
     application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)
