@@ -24,6 +24,10 @@ _ANCHORS = np.array(
     ],
     dtype=np.float64,
 )
+_STOPS, _LEVELS = np.linspace(0.0, 1.0, len(_ANCHORS)), np.linspace(0.0, 1.0, 256)
+_COLOURS = np.rint(
+    np.stack([np.interp(_LEVELS, _STOPS, channel) for channel in _ANCHORS.T], axis=-1)
+).astype(np.uint8)
 
 
 def heat(saliency: NDArray[Any], width: int, height: int) -> NDArray[np.float32]:
@@ -41,10 +45,9 @@ def heat(saliency: NDArray[Any], width: int, height: int) -> NDArray[np.float32]
 
 
 def colours(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values [...] in [0, 1] as colours uint8 [..., 3]."""
-    stops = np.linspace(0.0, 1.0, len(_ANCHORS))
-    channels = [np.interp(values, stops, _ANCHORS[:, c]) for c in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    """Values [...] in [0, 1] as colours uint8 [..., 3], of which there are 256."""
+    found: NDArray[np.uint8] = _COLOURS[_level(values)]
+    return found
 
 
 def blend(pixels: Pixels | Image.Image, saliency: NDArray[Any], alpha: float = 0.6) -> Image.Image:
@@ -54,11 +57,9 @@ def blend(pixels: Pixels | Image.Image, saliency: NDArray[Any], alpha: float = 0
     evidence shows the picture unchanged.
     """
     picture = pixels if isinstance(pixels, Image.Image) else _to_image(pixels)
-    below = np.asarray(picture.convert("RGB"), dtype=np.float32)
     strength = heat(saliency, picture.width, picture.height)
-    share = (alpha * strength)[..., None]
-    mixed = below * (1 - share) + colours(strength).astype(np.float32) * share
-    return Image.fromarray(np.rint(mixed).astype(np.uint8), "RGB")
+    mask = Image.fromarray(_level(alpha * strength))
+    return Image.composite(Image.fromarray(colours(strength)), picture.convert("RGB"), mask)
 
 
 def layer(saliency: NDArray[Any], width: int, height: int) -> Image.Image:
@@ -67,14 +68,20 @@ def layer(saliency: NDArray[Any], width: int, height: int) -> Image.Image:
     Laid over the picture with an opacity of `alpha` it gives what `blend` draws.
     """
     strength = heat(saliency, width, height)
-    alpha = np.rint(strength * 255).astype(np.uint8)[..., None]
-    return Image.fromarray(np.concatenate([colours(strength), alpha], axis=-1), "RGBA")
+    drawn = Image.fromarray(colours(strength))
+    drawn.putalpha(Image.fromarray(_level(strength)))
+    return drawn
 
 
 def enlarged(spec: InputSpec) -> InputSpec:
     """The same view of a picture, at a multiple of the graph's resolution that people can see."""
     times = -(-SIDE // max(spec.height, spec.width))
     return spec.model_copy(update={"height": spec.height * times, "width": spec.width * times})
+
+
+def _level(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as whole numbers of 255ths."""
+    return np.rint(values * 255).astype(np.uint8)
 
 
 def _to_image(pixels: Pixels) -> Image.Image:

@@ -145,7 +145,7 @@ def _drawn(shown: Pixels, saliency: NDArray[np.float32]) -> dict[str, str]:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=1)  # a third of the usual time, a fifth more bytes
     return buffer.getvalue()
 
 
