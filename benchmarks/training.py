@@ -167,7 +167,7 @@ def t5(plan: Plan) -> list[Row]:
 def workers(plan: Plan) -> list[Row]:
     """Two one-thread workers of a sweep ÷ one, in trials a second per worker."""
     trials = 4 if plan.count > 1 else 2
-    epochs = f"trainer.max_epochs={30 if plan.count > 1 else 1}"
+    epochs = f"trainer.max_epochs={100 if plan.count > 1 else 1}"
     given = ("debug=fast", "trainer.threads=1", "sweep.prune=false", epochs, *plan.overrides)
     found = []
     for _ in range(WHOLE if plan.count > 1 else 1):

@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pulmo.errors import ConfigError
 
-_LOG = r"^(sqlite:///.+|postgresql(\+[a-z0-9]+)?://.+|stdout)$"
 _HOST = r"(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])"
 _ORIGIN = r"https?://[a-z0-9.:\[\]-]+"  # every word for itself: `*` would let everyone in
 _USERINFO = re.compile(r"(?<=://)\S*@")  # too much rather than too little
@@ -24,6 +24,20 @@ def _place(text: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_place)]
+
+
+def _log(text: str) -> str:
+    """A place for the log; a server loads what reads an address more closely once it is ready."""
+    try:
+        fits = text == "stdout" or re.match(r"sqlite:///.|postgresql(\+[a-z0-9]+)?://.", text)
+        urlsplit(text).port  # noqa: B018 - raises
+    except ValueError:
+        fits = None
+    if not fits:
+        raise ValueError(
+            "write sqlite:///folder/name.db, postgresql+pg8000://user@host/name or stdout"
+        )
+    return text
 
 
 class Settings(BaseSettings):
@@ -53,7 +67,7 @@ class Settings(BaseSettings):
     data_url: Place | None = Field(default=None, min_length=1)
     signing_key: Path | None = None
     public_key: Path | None = None
-    log_url: str = Field(default="sqlite:///models/log.db", pattern=_LOG)
+    log_url: Annotated[str, AfterValidator(_log)] = "sqlite:///models/log.db"
     log_embeddings: bool = False
     sweep_url: str | None = Field(default=None, pattern=r"^[a-z0-9+]+://")
     log_format: Literal["text", "json"] = "text"
@@ -92,5 +106,6 @@ def load() -> Settings:
     except ValidationError as error:
         fault = error.errors()[0]
         name = f"PULMO_{fault['loc'][0]}".upper()
-        told = f"the environment variable {name} is wrong: {fault['msg']}"
+        reason = fault["msg"].removeprefix("Value error, ")
+        told = f"the environment variable {name} is wrong: {reason}"
         raise ConfigError(told) from None  # the cause quotes the value, which may hold a password
