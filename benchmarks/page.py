@@ -31,10 +31,11 @@ $ uv run invoke benchmark-serving "--model BUNDLE --pictures FOLDER --large FOLD
 """
 PEERS = """
 Peers, all with one thread and the same weights, are in `benchmarks/peers.py`: what tutorials show,
-and what each one's documentation recommends together with our engine and decoder. They answer with
-probabilities alone, which is less work than Pulmo's answer: a decision, a look whether the picture
-is one the model can judge, the digest of what was sent, and a receipt in the log. "The same answer"
-is a peer that gives all this but the receipt.
+and what each one's documentation recommends together with our engine and decoder. All but one
+answer with probabilities alone, which is less work than Pulmo's answer: a decision, a look whether
+the picture is one the model can judge, the digest of what was sent, and a receipt in the log. "The
+same answer" is a peer that gives all this but the receipt, and knows neither keys nor limits. What
+the log needs is loaded after a server is ready, beside its first requests.
 """
 
 

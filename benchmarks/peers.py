@@ -2,8 +2,8 @@
 
 `fastapi`, `litserve` and `torch` are what tutorials show; `fastapi-tuned` and `litserve-tuned` do
 what the documentation of each recommends, with Pulmo's own engine and decoder. All these tell
-probabilities alone; `fastapi-whole` is `fastapi-tuned` doing the same work as Pulmo's server: it
-decides, looks for outliers and names picture and model, though it keeps no receipt.
+probabilities alone; `fastapi-whole` is `fastapi-tuned` giving the answer of Pulmo's server, which
+decides, looks for outliers and names picture and model; without receipts, keys, limits or figures.
 """
 
 import asyncio

@@ -117,6 +117,7 @@ def s3(plan: Plan, client: Client) -> list[Row]:
             for kind, (_, transport, *_) in PEERS.items():
                 arms[kind] = end(peer(client, kind, plan.bundle, pictures, transport))
                 _agree(arms[kind], expected, pictures, gap)
+            _same_answers(arms["fastapi-whole"], own, pictures)
             if plan.int8 is not None and size == "native":
                 arms["int8"] = end(pulmo(client, plan.int8, pictures)).by("multipart")
             told = list(rounds(arms, plan.count, plan.seconds))
@@ -277,6 +278,12 @@ def _named(answer: dict) -> dict[str, float]:
 
 def _agree(server: Server, expected: list, pictures: Sequence[Path], gap: float) -> None:
     _compare([_named(one) for one in server.answers(pictures)], expected, gap)
+
+
+def _same_answers(one: Server, other: Server, pictures: Sequence[Path]) -> None:
+    for told, own in zip(one.answers(pictures), other.answers(pictures), strict=True):
+        if {**told, "id": own["id"]} != own:
+            raise SystemExit("the peer with the same answer gives another one")
 
 
 def _compare(found: list[dict[str, float]], expected: list, gap: float) -> None:

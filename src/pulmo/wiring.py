@@ -1,5 +1,7 @@
 """Adapters built from settings; nothing else knows which adapter stands behind a port."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,20 +140,29 @@ def open_desk(settings: Settings, target: str | None, *, admin: bool) -> "Desk |
     return Desk(registry, promote if admin else None)
 
 
-def open_receipts(settings: Settings) -> "ReceiptLog":
-    """Where predictions are logged. Raises ConfigError for an URL that is not understood.
+def open_receipts(settings: Settings) -> Callable[[], "ReceiptLog"]:
+    """What gives the place where predictions are logged.
 
-    What a database needs is loaded here: half of what a server loads, so it calls this once ready.
+    For a plain file the call itself imports the database library, half of a server's start, so
+    that a thread can do so beside the first requests. Any other address is looked at here: raises
+    ConfigError for one that is not understood or whose driver is missing.
     """
     if settings.log_url == "stdout":
         import sys
 
         from pulmo.serving.receipts import Lines
 
-        return Lines(sys.stdout)
-    from pulmo.store.log import SqlReceipts
+        return lambda: Lines(sys.stdout)
 
-    return SqlReceipts(settings.log_url)
+    def database() -> "ReceiptLog":
+        from pulmo.store.log import SqlReceipts
+
+        return SqlReceipts(settings.log_url)
+
+    if re.match(r"sqlite:///[^:?]", settings.log_url):
+        return database
+    opened = database()
+    return lambda: opened
 
 
 def open_tracker(chosen: "TrackingConfig") -> "Tracker | None":

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +18,7 @@ from pulmo.wiring import (
     open_bundle,
     open_desk,
     open_elsewhere,
+    open_receipts,
     open_registry,
     open_sender,
     open_source,
@@ -137,3 +140,27 @@ def test_wandb_is_told_of_moves_and_not_of_those_on_a_copy_of_the_ledger(
     assert {d.target for d in sender.deliveries(everything=True)} == {"local", "wandb"}
     assert "WANDB_MODE=offline" in (sender.deliveries()[0].error or "")
     assert copy_ledger(there, tmp_path).registry == "local"
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///:memory:", "sqlite://", "mysql://h/x", "postgresql+pg8001://h/x"]
+)
+def test_a_log_that_cannot_be_kept_is_refused_before_a_server_starts(url: str) -> None:
+    with pytest.raises(ConfigError):
+        open_receipts(Settings(log_url=url))
+
+
+def test_a_server_starts_before_the_database_library_is_there(tmp_path: Path) -> None:
+    program = """
+import sys
+from pulmo.config.settings import load
+from pulmo.serving import app, receipts, server
+from pulmo.wiring import open_receipts
+
+opening = open_receipts(load())
+assert "sqlalchemy" not in sys.modules
+opening()
+assert "sqlalchemy" in sys.modules
+"""
+    url = {"PULMO_LOG_URL": f"sqlite:///{tmp_path}/log.db"}
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **url})

@@ -45,7 +45,7 @@ def heat(saliency: NDArray[Any], width: int, height: int) -> NDArray[np.float32]
 
 
 def colours(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values [...] in [0, 1] as colours uint8 [..., 3], of which there are 256."""
+    """Values [...] in [0, 1] as uint8 [..., 3], one of 256 colours."""
     found: NDArray[np.uint8] = _COLOURS[_level(values)]
     return found
 
@@ -58,8 +58,9 @@ def blend(pixels: Pixels | Image.Image, saliency: NDArray[Any], alpha: float = 0
     """
     picture = pixels if isinstance(pixels, Image.Image) else _to_image(pixels)
     strength = heat(saliency, picture.width, picture.height)
-    mask = Image.fromarray(_level(alpha * strength))
-    return Image.composite(Image.fromarray(colours(strength)), picture.convert("RGB"), mask)
+    mask, below = Image.fromarray(_level(alpha * strength)), picture.convert("RGB")
+    below.info.clear()  # a profile or a transparent colour is not the drawing's
+    return Image.composite(Image.fromarray(colours(strength)), below, mask)
 
 
 def layer(saliency: NDArray[Any], width: int, height: int) -> Image.Image:

@@ -88,18 +88,18 @@ def free_memory() -> int:
 def _free_in_container() -> int:
     """Bytes that the control group of a container leaves (Linux, version 2), if it has a bound.
 
-    What it holds of files that nobody uses now can be given back.
+    What it holds of files, the page cache, can be given back.
     """
     try:
         most = (_GROUP / "memory.max").read_text().strip()
         used = int((_GROUP / "memory.current").read_text())
         stat = (_GROUP / "memory.stat").read_text()
-        idle = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
+        cached = re.findall(r"^(?:in)?active_file (\d+)$", stat, re.MULTILINE)
     except (OSError, ValueError):
         return sys.maxsize
     if most == "max":
         return sys.maxsize
-    return max(int(most) - used + (int(idle[1]) if idle else 0), 0)
+    return max(int(most) - used + sum(map(int, cached)), 0)
 
 
 def check_space(network: "Network", trained: nn.Module, run_dir: Path) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from pulmo import __version__
 from pulmo.config.settings import Settings
@@ -56,7 +56,7 @@ class Application(FastAPI):
     """FastAPI whose outermost layer is its first middleware.
 
     `Watched` gives every failure its answer, so the layers that FastAPI would put before it, for
-    server errors and for telemetry, would only take time.
+    server errors and their telemetry, would only take time.
     """
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -66,14 +66,6 @@ class Application(FastAPI):
         for layer, arguments, options in reversed(self.user_middleware):
             stack = layer(stack, *arguments, **options)
         return stack
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or begin and end."""
-        if scope["type"] != "http" or self.middleware_stack is None:
-            await super().__call__(scope, receive, send)
-            return
-        scope["app"] = self
-        await self.middleware_stack(scope, receive, send)
 
 
 def create_app(

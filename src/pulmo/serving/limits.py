@@ -98,7 +98,7 @@ class Intake:
 
 
 class _Body:
-    """A body while it is held; written out, as a generator's context takes twice the time."""
+    """A body while it is held: a class, as a generator's context takes twice the time."""
 
     def __init__(self, intake: Intake, request: Request) -> None:
         self._intake, self._request = intake, request
@@ -107,11 +107,11 @@ class _Body:
     async def __aenter__(self) -> bytes:
         try:
             await self._intake.read(self._request, self._chunks)
+            self._request.state.unread = False
+            return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         except BaseException:
             self._intake.release(self._chunks)
             raise
-        self._request.state.unread = False
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     async def __aexit__(self, *_: object) -> None:
         self._intake.release(self._chunks)

@@ -1,6 +1,5 @@
 """Receipts off the request path: taken at once, written in batches, counted where they are lost."""
 
-import gc
 import threading
 import time
 from collections import deque
@@ -103,8 +102,7 @@ class Receipts:
 
     def _write_all(self) -> None:
         """Write batch after batch until the end; one that fails is tried until it is written."""
-        self._has_written()  # nothing yet: what the log needs is loaded before it is needed
-        gc.freeze()  # and stays, as what the server has loaded
+        self._has_written()  # nothing yet: the log is opened before it is needed
         pause = PAUSE_SECONDS
         while self._gather():
             if self._has_written():

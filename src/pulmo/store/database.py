@@ -131,7 +131,7 @@ def parse_url(url: str, variable: str) -> URL:
     """A database's URL, which the environment variable `variable` gives. Raises ConfigError."""
     try:
         target = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the second for a port that is no number
         raise ConfigError(
             f"the database URL ({variable}) is not understood: write "
             "sqlite:///folder/name.db or postgresql+pg8000://user@host/name"

@@ -64,7 +64,7 @@ def serve(
     target = model if wait else model or in_production(places)
     present = _present(places, target, wait=wait)
     desk = open_desk(places, target, admin=admin)
-    receipts = Receipts(lambda: open_receipts(places), details=places.log_embeddings)
+    receipts = Receipts(open_receipts(places), details=places.log_embeddings)
     receiver = open_receiver(places, hooks.load())
     limits = Limits(workers=_cores())
     application = create_app(places, present, limits, hosts, receipts, desk=desk, receiver=receiver)

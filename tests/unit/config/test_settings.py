@@ -85,19 +85,6 @@ def test_a_misspelt_address_is_no_folder(name: str, monkeypatch: pytest.MonkeyPa
         assert place in settings.load().public().values()
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite://", "mysql://me:pass-word@h/x", "log.db", "postgresql://me:pass-word@h:x/db"]
-)
-def test_a_log_has_an_address_that_is_known(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PULMO_LOG_URL", url)
-    with pytest.raises(ConfigError, match=r"PULMO_LOG_URL is wrong.*or stdout") as told:
-        settings.load()
-    assert "pass-word" not in str(told.value)
-    for known in ("stdout", "sqlite:///log.db", "postgresql+pg8000://me@host:5432/db"):
-        monkeypatch.setenv("PULMO_LOG_URL", known)
-        assert settings.load().log_url == known
-
-
 def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULMO_API_KEYS", "something")
     assert settings.load().public()["api_keys"] == "***"

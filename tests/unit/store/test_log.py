@@ -125,7 +125,9 @@ def test_a_database_that_failed_is_opened_anew(tmp_path: Path) -> None:
     assert find_receipt(f"sqlite:///{folder}/log.db", receipt.id) == receipt
 
 
-@pytest.mark.parametrize("bad", ["log.db", "sqlite://", "mysql+pymysql://host/name"])
+@pytest.mark.parametrize(
+    "bad", ["log.db", "sqlite://", "mysql+pymysql://host/name", "postgresql://h:x/n"]
+)
 def test_a_url_that_names_no_log_is_a_mistake_of_configuration(bad: str) -> None:
     with pytest.raises(ConfigError, match=r"PULMO_LOG_URL|names no file"):
         SqlReceipts(bad)

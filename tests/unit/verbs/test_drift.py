@@ -54,7 +54,7 @@ def test_what_a_server_answered_is_watched(
         [path.read_bytes() for path in sorted(folder.iterdir())], explain=False
     )
     receipts = [make_receipt(one, details=True) for one in answers]
-    open_receipts(settings.load()).write(receipts)
+    open_receipts(settings.load())().write(receipts)
     code, out, err = cli("drift", "--log", "--model", bundle.path, "--window", "20")
     assert (code, err) == (0, "")
     assert "verdict   no drift: the evidence never reached 100,000" in out

@@ -21,7 +21,7 @@ def kept(cli: Cli, toy_bundle: Bundle, grey_png: Callable[[int], bytes], tmp_pat
     receipt = make_receipt(
         Model(toy_bundle).answered([grey_png(200)], explain=False)[0], details=True
     )
-    open_receipts(settings.load()).write([receipt])
+    open_receipts(settings.load())().write([receipt])
     (tmp_path / "picture.png").write_bytes(grey_png(200))
     return receipt
 
