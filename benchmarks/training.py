@@ -167,8 +167,10 @@ def t5(plan: Plan) -> list[Row]:
 def workers(plan: Plan) -> list[Row]:
     """Two one-thread workers of a sweep ÷ one, in trials a second per worker."""
     trials = 4 if plan.count > 1 else 2
-    epochs = f"trainer.max_epochs={100 if plan.count > 1 else 1}"
-    given = ("debug=fast", "trainer.threads=1", "sweep.prune=false", epochs, *plan.overrides)
+    given = ["debug=fast", "trainer.threads=1", "sweep.prune=false", *plan.overrides]
+    if plan.count > 1:  # trials of some seconds each, as long as they are
+        given += ["trainer.max_epochs=20", "trainer.patience=null"]
+        given += ["model.image_size=64", "model.options.width=16"]
     found = []
     for _ in range(WHOLE if plan.count > 1 else 1):
         took = {}
