@@ -150,7 +150,7 @@ def test_experiments_and_debug_files_leave_no_key_behind(
     (configs / "experiment" / "noted.yaml").write_text("note: tried on a Sunday\n")
     monkeypatch.setattr(composing, "find_configs", lambda: configs)
     assert compose(["experiment=noted", "debug=fast"]).trainer.max_epochs == 1
-    assert compose(["experiment=null", "debug=null"]).trainer.max_epochs == 2
+    assert compose(["experiment=null", "debug=null"]).trainer.max_epochs == 4
 
 
 @pytest.mark.parametrize("name", ["phantom", "folder", "imagenette", "pneumoniamnist"])
