@@ -78,7 +78,7 @@ class InferInput(_Wire):
     """
 
     name: Literal["image"]
-    shape: tuple[Size, ...] = Field(min_length=1, max_length=4)
+    shape: tuple[Size, ...] = Field(min_length=1, max_length=4, fail_fast=True)
     datatype: Literal["UINT8", "BYTES"]
     data: Annotated[list[Any], WithJsonSchema(_DATA)]
 
@@ -94,9 +94,12 @@ class InferRequest(_Wire):
 
     id: str | None = Field(default=None, max_length=128)
     inputs: tuple[InferInput, ...] = Field(
-        min_length=1, max_length=1, description=f"One input with up to {MAX_PICTURES} pictures."
+        min_length=1,
+        max_length=1,
+        fail_fast=True,
+        description=f"One input with up to {MAX_PICTURES} pictures.",
     )
-    outputs: tuple[InferOutputAsked, ...] | None = Field(default=None, max_length=8)
+    outputs: tuple[InferOutputAsked, ...] | None = Field(default=None, max_length=8, fail_fast=True)
 
 
 class InferOutput(_Wire):

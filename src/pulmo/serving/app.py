@@ -98,7 +98,7 @@ def create_app(
         openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.draining, app.state.pool = draining, pool
+    app.state.draining, app.state.pool, app.state.figures = draining, pool, figures
     problems.install(app)
     routes = Routes(app, Guard(settings, keyring))
     shelf = Shelf(present, None if desk is None else desk.registry, side)

@@ -15,6 +15,8 @@ M = TypeVar("M", bound=BaseModel)
 FIELD = b"file"
 MAX_PARTS = MAX_PICTURES + 16  # fields beside the pictures are ignored
 
+# What a document of pictures may hold: every wrong item of a larger one would get its own error.
+_MOST = {b",": MAX_PICTURES - 1, b":": 2, b"[": 1, b"{": 1}
 _DOCUMENT: TypeAdapter[OnePicture | ManyPictures] = TypeAdapter(OnePicture | ManyPictures)
 
 
@@ -57,16 +59,19 @@ def _kind(content_type: str) -> str:
 
 
 def _from_json(body: bytes) -> Pictures:
+    must = (
+        "the document must be {'image': base64} or {'images': [base64, …]} with at most "
+        f"{MAX_PICTURES} pictures"
+    )
+    if any(body.count(sign) > most for sign, most in _MOST.items()):
+        raise InvalidError(must)
     try:
         document = _DOCUMENT.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         if first["type"] == "json_invalid":
             raise DataError(f"the body is no JSON: {first['msg']}") from error
-        raise InvalidError(
-            f"the document must be {{'image': base64}} or {{'images': [base64, …]}} with at most "
-            f"{MAX_PICTURES} pictures: {first['msg']}"
-        ) from error
+        raise InvalidError(f"{must}: {first['msg']}") from error
     if isinstance(document, OnePicture):
         return Pictures((document.image,), many=False)
     return Pictures(document.images, many=True)

@@ -114,13 +114,20 @@ class Figures(Collector):
         if status in REJECTED:
             self.rejected.labels(REJECTED[status]).inc()
 
+    def refused(self, status: int) -> None:
+        """Count a request that its connection refused, before any route."""
+        self.requests.labels("none", str(status)).inc()
+        self.rejected.labels(REJECTED[status]).inc()
+
     def collect(self) -> Iterator[Metric]:
         """What is looked up when it is asked for."""
         yield GaugeMetricFamily(
             "pulmo_queue_length", "Requests that run or wait.", value=self._pool.taken
         )
         yield CounterMetricFamily(
-            "pulmo_shed", "Requests refused before their body was read.", value=self._pool.shed
+            "pulmo_shed",
+            "Requests refused by their connection, for want of room.",
+            value=self._pool.shed,
         )
         yield GaugeMetricFamily(
             "pulmo_model_swaps", "Models taken over since the start.", value=self._present.swaps
