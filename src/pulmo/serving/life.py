@@ -64,6 +64,7 @@ async def _repeat(
 ) -> None:
     """Call again and again until it is enough, more rarely while that fails, which is told once.
 
+    Nothing that fails ends it; what is no error of ours is told with its traceback.
     `pace`: seconds between two calls, and at most while they fail.
     """
     seconds, most = pace
@@ -73,8 +74,9 @@ async def _repeat(
         try:
             await asyncio.to_thread(call)
             pause, told = seconds, ""
-        except (PulmoError, OSError) as error:
+        except Exception as error:
             pause = min(2 * pause, most)
-            if str(error) != told:
-                told = str(error)
-                logger.error("%s: %s", otherwise, told)
+            if repr(error) != told:
+                told = repr(error)
+                ours = isinstance(error, (PulmoError, OSError))
+                logger.error("%s: %s", otherwise, error, exc_info=None if ours else error)
