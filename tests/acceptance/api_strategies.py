@@ -57,6 +57,6 @@ def _tensor(drawn: random.Random) -> dict[str, Any]:
     shape = [drawn.randint(1, 3), 1, SIDE, SIDE]
     pixels = np.random.default_rng(drawn.randrange(2**16)).integers(0, 256, shape, np.uint8)
     given = {"name": "image", "datatype": "UINT8", "shape": shape, "data": pixels.tolist()}
-    outputs = ["probabilities", "prediction", "decision", "embedding"]
+    outputs = ["probabilities", "prediction", "decision", "receipt", "embedding"]
     asked = drawn.choice([None, [{"name": drawn.choice(outputs)}]])
     return {"inputs": [given]} | ({} if asked is None else {"outputs": asked})

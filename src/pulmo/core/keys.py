@@ -86,10 +86,13 @@ def revoke(folder: Path, number: str, *, actor: str) -> Key:
 
 
 def load(folder: Path) -> list[Key]:
-    """Every key of a folder, revoked ones too, oldest first. Raises ConfigError."""
+    """Every key of a folder, revoked ones too, oldest first; none where there is no folder.
+
+    Raises ConfigError.
+    """
     found = []
     try:
-        for path in folder.glob("*.json"):
+        for path in _files(folder):
             found.append(Key.model_validate_json(path.read_bytes()))
     except ValidationError as error:
         raise ConfigError(f"{path} is no key: remove it, or restore it from a backup") from error
@@ -134,6 +137,14 @@ def opened(keys: Mapping[str, Key], text: str) -> Key | None:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of keys. A glob would show nothing where a folder may not be read."""
+    try:
+        return [path for path in folder.iterdir() if path.suffix == ".json"]
+    except FileNotFoundError:
+        return []
 
 
 def _write(folder: Path, key: Key) -> None:

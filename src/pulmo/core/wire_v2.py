@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pulmo.core.wire import MAX_PICTURES, ModelName
 
 INPUT = "image"
-Output = Literal["probabilities", "prediction", "decision", "embedding"]
+Output = Literal["probabilities", "prediction", "decision", "receipt", "embedding"]
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -103,7 +103,10 @@ class InferRequest(_Wire):
 
 
 class InferOutput(_Wire):
-    """An output, flat, in row-major order; a prediction is empty out of distribution."""
+    """An output, flat, in row-major order; a prediction is empty out of distribution.
+
+    `receipt` holds the ids by which the answers are found again.
+    """
 
     name: Output
     datatype: Literal["FP32", "BYTES"]

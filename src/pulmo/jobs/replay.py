@@ -1,5 +1,6 @@
 """A receipt replayed: the same picture through the same model, and whether the same comes out."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from pulmo.core.bundle import Bundle, sha256
 from pulmo.core.decision import Decider
-from pulmo.core.preprocess import read
+from pulmo.core.preprocess import InputSpec, Pixels, read
 from pulmo.core.receipt import Receipt, pixels_digest
 from pulmo.errors import DataError, ModelError, NotFoundError
 from pulmo.inference.engine import load
@@ -42,6 +43,7 @@ class Replay:
 def replay(bundle: Bundle, receipt: Receipt, encoded: bytes) -> Replay:
     """Answer a picture once more with the receipt's model and hold it against the receipt.
 
+    `encoded` is what was sent: a picture's file, or of a tensor the C·H·W bytes of one picture.
     Raises ModelError for the bundle of another model, DataError for a picture that is not read.
     """
     if bundle.info.model_digest != receipt.model.digest:
@@ -49,7 +51,9 @@ def replay(bundle: Bundle, receipt: Receipt, encoded: bytes) -> Replay:
             f"the receipt is of {receipt.model}, not of the model {bundle.info.model_digest[:12]}"
         )
     spec = bundle.info.specification
-    pixels = read(encoded, spec.input)
+    pixels = _tensor(encoded, receipt, spec.input)
+    if pixels is None:
+        pixels = read(encoded, spec.input)
     outputs = load(bundle, threads=1)(pixels[np.newaxis])
     answer = Decider(spec, bundle.reference().get("embeddings")).answers(outputs)[0]
     found = dict(zip(spec.classes, answer.probabilities, strict=True))
@@ -85,6 +89,15 @@ def among(lines: Iterable[str], receipt_id: str) -> Receipt:
             if receipt.id == receipt_id:
                 return receipt
     raise NotFoundError(f"the lines hold no receipt {receipt_id}")
+
+
+def _tensor(data: bytes, receipt: Receipt, spec: InputSpec) -> Pixels | None:
+    """The pixels uint8 [C, H, W] that `data` are, None unless the receipt is of just these."""
+    shape = (spec.channels, spec.height, spec.width)
+    if len(data) != math.prod(shape):
+        return None
+    pixels = np.frombuffer(data, np.uint8).reshape(shape)
+    return pixels if pixels_digest(pixels) == receipt.pixels_sha256 else None
 
 
 def _line(name: str, recorded: str, replayed: str) -> Line:

@@ -44,7 +44,7 @@ from pulmo.serving.watching import Figures
 
 # What a body may hold: parsed, numbers and lists take far more memory than they are long.
 _MOST = {b",": 2**21, b"[": 2**16, b"{": 2**8}
-_ALWAYS: tuple[Output, ...] = ("probabilities", "prediction", "decision")
+_ALWAYS: tuple[Output, ...] = ("probabilities", "prediction", "decision", "receipt")
 
 Name = Annotated[str, Path(pattern=wire.NAME, description="The served model's.")]
 Version = Annotated[str, Path(pattern=wire.VERSION, description="v3, where the key allows it.")]
@@ -160,6 +160,7 @@ def _metadata(model: Model) -> ModelMetadata:
         Tensor(name="probabilities", datatype="FP32", shape=(-1, classes)),
         Tensor(name="prediction", datatype="BYTES", shape=(-1,)),
         Tensor(name="decision", datatype="BYTES", shape=(-1,)),
+        Tensor(name="receipt", datatype="BYTES", shape=(-1,)),
     ]
     if "embedding" in spec.outputs:
         outputs.append(Tensor(name="embedding", datatype="FP32", shape=(-1, -1)))
@@ -185,15 +186,16 @@ def _work(model: Model, body: bytes, figures: Figures) -> Callable[[], Steps[Inf
         else:
             seen = model.read(_pictures(given), explain=False)
         answered = yield Question(model, seen)
-        figures.note(answered)
-        figures.inference.observe(time.perf_counter() - begun)
         names = _ALWAYS if asked.outputs is None else tuple(one.name for one in asked.outputs)
+        outputs = tuple(_output(name, answered) for name in names)
+        figures.note(answered)  # what is answered, not what is refused above
+        figures.inference.observe(time.perf_counter() - begun)
         return InferResponse(
             model_name=model.name.name,
             model_version=model.name.version,
             id=asked.id,
             parameters=model.name,
-            outputs=tuple(_output(name, answered) for name in names),
+            outputs=outputs,
         )
 
     return work
@@ -245,12 +247,13 @@ def _require_count(count: int) -> None:
 
 def _output(name: Output, answered: Sequence[Answered]) -> InferOutput:
     answers = [one.answer for one in answered]
-    if name == "prediction":
-        texts = [one.prediction or "" for one in answers]
-        return InferOutput(name=name, datatype="BYTES", shape=(len(texts),), data=texts)
-    if name == "decision":
-        words = [str(one.decision) for one in answers]
-        return InferOutput(name=name, datatype="BYTES", shape=(len(words),), data=words)
+    words: dict[str, list[str]] = {
+        "prediction": [one.prediction or "" for one in answers],
+        "decision": [one.decision for one in answers],
+        "receipt": [one.id for one in answers],
+    }
+    if name in words:
+        return InferOutput(name=name, datatype="BYTES", shape=(len(answers),), data=words[name])
     if name == "probabilities":
         rows = [list(one.probabilities.values()) for one in answers]
     else:

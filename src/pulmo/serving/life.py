@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastapi import FastAPI
@@ -10,7 +11,7 @@ from pulmo.core.preprocess import preload
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
-from pulmo.serving.limits import Pool
+from pulmo.serving.limits import Limits, Pool
 from pulmo.serving.models import Present
 from pulmo.serving.receipts import Receipts
 
@@ -29,11 +30,17 @@ def life(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if not present.ready and not present.waits:
             await asyncio.to_thread(present.refresh)
-        going_on = (_follow(present), _reread(keyring), asyncio.to_thread(preload))
+        # Threads that the end does not wait for: a registry may keep them long.
+        watchers = Pool(Limits(workers=2, waiting=0, deadline_s=math.inf))
+        going_on = (
+            _follow(present, watchers),
+            _reread(keyring, watchers),
+            asyncio.to_thread(preload),
+        )
         following = [asyncio.create_task(one) for one in going_on]
         with receipts or contextlib.nullcontext():
             yield
-            for pool in pools:
+            for pool in (*pools, watchers):
                 pool.close()
         for task in following:
             task.cancel()
@@ -42,21 +49,22 @@ def life(
     return lifespan
 
 
-async def _follow(present: Present) -> None:
+async def _follow(present: Present, pool: Pool) -> None:
     if present.waits:
         pace = POLL_SECONDS, WAITING_SECONDS
-        await _repeat(present.refresh, pace, "there is no model yet", lambda: present.ready)
+        await _repeat(pool, present.refresh, pace, "there is no model yet", lambda: present.ready)
     if present.source.moves:
         pace = POLL_SECONDS, POLL_SECONDS_AT_MOST
-        await _repeat(present.refresh, pace, "the present model stays")
+        await _repeat(pool, present.refresh, pace, "the present model stays")
 
 
-async def _reread(keyring: Keyring) -> None:
+async def _reread(keyring: Keyring, pool: Pool) -> None:
     pace = REFRESH_SECONDS, POLL_SECONDS_AT_MOST
-    await _repeat(keyring.refresh, pace, "the known keys stay")
+    await _repeat(pool, keyring.refresh, pace, "the known keys stay")
 
 
 async def _repeat(
+    pool: Pool,
     call: Callable[[], None],
     pace: tuple[float, float],
     otherwise: str,
@@ -64,6 +72,7 @@ async def _repeat(
 ) -> None:
     """Call again and again until it is enough, more rarely while that fails, which is told once.
 
+    Nothing that fails ends it; what is no error of ours is told with its traceback.
     `pace`: seconds between two calls, and at most while they fail.
     """
     seconds, most = pace
@@ -71,10 +80,11 @@ async def _repeat(
     while not enough():
         await asyncio.sleep(pause)
         try:
-            await asyncio.to_thread(call)
+            await pool.run(call)
             pause, told = seconds, ""
-        except (PulmoError, OSError) as error:
+        except Exception as error:
             pause = min(2 * pause, most)
-            if str(error) != told:
-                told = str(error)
-                logger.error("%s: %s", otherwise, told)
+            if repr(error) != told:
+                told = repr(error)
+                ours = isinstance(error, (PulmoError, OSError))
+                logger.error("%s: %s", otherwise, error, exc_info=None if ours else error)

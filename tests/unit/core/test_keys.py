@@ -66,6 +66,15 @@ def test_a_damaged_key_is_told(tmp_path: Path) -> None:
         keys.load(tmp_path)
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_none_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    assert keys.load(tmp_path / "none") == []
+    for folder in (tmp_path / "file", tmp_path / "file" / "keys", tmp_path / "loop"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            keys.load(folder)
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot keep a key"):

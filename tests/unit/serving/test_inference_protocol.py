@@ -1,5 +1,5 @@
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ from fastapi.testclient import TestClient
 from pulmo import __version__
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
+from pulmo.core.receipt import Receipt
+from pulmo.errors import DataError
+from pulmo.jobs.replay import replay
 from pulmo.serving.app import create_app
 from pulmo.serving.models import Model, Pinned, Present, Seen
+from pulmo.serving.receipts import Receipts
 
 INFER = "/v2/models/toy/infer"
 SIDE = 16
@@ -150,9 +154,42 @@ def test_a_model_without_an_embedding_says_so(
 ) -> None:
     names = ("probabilities", "logits")
     plain = make_bundle(tmp_path / "plain", outputs=names, outliers=None)
-    app = create_app(Settings(), Present(Pinned(plain)))
+    log = Kept()
+    app = create_app(Settings(), Present(Pinned(plain)), receipts=Receipts(lambda: log))
     with TestClient(app, client=("127.0.0.1", 1)) as client:
-        assert len(client.get("/v2/models/toy").json()["outputs"]) == 3
+        assert len(client.get("/v2/models/toy").json()["outputs"]) == 4
         asked = tensor(grey(5), outputs=[{"name": "embedding"}])
         answer = client.post(INFER, json=asked)
         assert (answer.status_code, "no output" in answer.json()["error"]) == (422, True)
+        assert "pulmo_answers_total{" not in client.get("/metrics").text
+    assert log.receipts == []  # what was not answered leaves none
+
+
+class Kept:
+    """A log in memory."""
+
+    def __init__(self) -> None:
+        self.receipts: list[Receipt] = []
+
+    def write(self, receipts: Sequence[Receipt]) -> None:
+        self.receipts.extend(receipts)
+
+
+def test_answers_name_receipts_that_can_be_replayed(
+    present: Present, toy_bundle: Bundle, grey_png: Callable[[int], bytes]
+) -> None:
+    log, pixels = Kept(), grey(5, 200)
+    data = [base64.b64encode(grey_png(128)).decode()]
+    encoded = {"name": "image", "datatype": "BYTES", "shape": [1], "data": data}
+    app = create_app(Settings(), present, receipts=Receipts(lambda: log))
+    with TestClient(app, client=("127.0.0.1", 1)) as client:
+        kind, shape, ids = outputs(client.post(INFER, json=tensor(pixels)))["receipt"]
+        more = outputs(client.post(INFER, json={"inputs": [encoded]}))["receipt"][2]
+    assert (kind, shape) == ("BYTES", [2])
+    files = [*(one.tobytes() for one in pixels), grey_png(128)]
+    sent = dict(zip(ids + more, files, strict=True))
+    kept = {one.id: one for one in log.receipts}
+    assert kept.keys() == sent.keys()
+    assert all(replay(toy_bundle, kept[id_], sent[id_]).same for id_ in sent)
+    with pytest.raises(DataError):
+        replay(toy_bundle, kept[ids[0]], sent[ids[1]])
