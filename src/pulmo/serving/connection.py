@@ -211,7 +211,8 @@ def _without_upgrade(data: bytes) -> bytes:
     A server may leave it unheard (RFC 9110, 7.8), as HTTP/2's clients expect; the parser would end
     the request before its body.
     """
-    if b"pgrade" not in data and b"PGRADE" not in data:
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    if _UPGRADE.search(head) is None:
         return data
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nx-offer", head) + end + rest
+    return _UPGRADE.sub(b"\r\nx-offer", head) + data[len(head) :]
