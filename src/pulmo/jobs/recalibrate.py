@@ -61,9 +61,11 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
 def adapted(config: Config, spec: Specification) -> Config:
     """The configuration with the network and the pictures that the model was trained with."""
     seen = spec.input.model_dump(include={"resize", "preprocess"}) | {"dicom": spec.input.dicom}
+    options = dict(spec.network.options)
     network = {
         "architecture": spec.network.architecture,
-        "options": spec.network.options,
+        "standardise": bool(options.pop("standardise", False)),
+        "options": options,
         "image_size": spec.input.height,
     }
     groups = {
