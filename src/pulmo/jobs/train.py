@@ -38,11 +38,14 @@ def train(config: Config, data_dir: Path, tracker: "Tracker | None" = None) -> T
     `tracker` is told as it goes; whether it listens changes nothing. Raises ConfigError or
     DataError at once where the data would not do for what is chosen after the training.
     """
+    from pulmo.jobs.hardware import use_threads
+
     dataset = load(data_dir, config.data.name)
     require_choices(config, dataset.manifest)
     notes = allowed_errors(dataset, config.doctor)
     run_dir = run_folder.create(config)
     with run_folder.at_work(run_dir):
+        use_threads(config.trainer)  # the run's origin tells how many there are
         run_folder.begin(run_dir, config, lineage(config, dataset, notes))
         return _go(run_dir, data_dir, tracker)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
@@ -96,6 +97,16 @@ def test_what_would_fail_after_the_training_fails_before_it(
     with pytest.raises((ConfigError, DataError), match=told):
         train(config, data_dir)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_origin_tells_the_threads_that_trained(config: Config, data_dir: Path) -> None:
+    before = torch.get_num_threads()
+    given = config.trainer.model_copy(update={"threads": before + 1})
+    try:
+        trained = train(config.model_copy(update={"trainer": given}), data_dir)
+    finally:
+        torch.set_num_threads(before)
+    assert f", {before + 1} threads, " in trained.bundle.info.lineage.machine
 
 
 def test_resuming_where_no_run_is_begins_one(config: Config, data_dir: Path) -> None:
