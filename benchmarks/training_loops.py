@@ -178,10 +178,9 @@ def _by_hand(
     for epoch in range(config.trainer.max_epochs):
         data.batches.set_epoch(epoch)
         for inputs, truth, rows in loader:
-            labels = truth.to(device)
+            labels, prepared = truth.to(device), module.prepare(inputs.to(device), rows, epoch)
             with mixed:
-                logits = model(module.prepare(inputs.to(device), rows, epoch))
-                loss = torch.nn.functional.cross_entropy(logits, labels, weights)
+                loss = torch.nn.functional.cross_entropy(model(prepared), labels, weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -40,3 +40,6 @@ def test_two_processes_make_one_run(tmp_path: Path) -> None:
     again = pulmo(tmp_path, *torchrun, "train", "--resume", *TINY)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
+    named = pulmo(tmp_path, *torchrun, "train", "--resume", TINY[-1])
+    assert named.returncode == 0, named.stderr
+    assert named.stdout == done.stdout

@@ -78,17 +78,22 @@ def fit_outliers(
         raise DataError("the validation embeddings are not finite or too large for float16")
     reference = np.ascontiguousarray(embeddings, dtype=np.float16)
     own = np.arange(len(reference)) if groups is None else np.asarray(groups)
-    others = len(own) - int(np.unique(own, return_counts=True)[1].max(initial=0))
-    if others < neighbours:
-        raise DataError(
-            f"{len(own)} validation pictures leave {others} of other patients to compare with; "
-            f"lower decision.neighbours ({neighbours}) or add pictures"
-        )
+    require_others(own, neighbours)
     found = distances(embeddings.astype(np.float32), directions(reference), neighbours, own)
     limit = float(np.quantile(found, 1 - share, method="higher"))
     digest = sha256(reference.tobytes())
     spec = OutlierSpec(neighbours=neighbours, limit=round(limit, 6), reference=digest)
     return spec, reference
+
+
+def require_others(groups: NDArray[Any], neighbours: int) -> None:
+    """Raise DataError where a picture of `groups` [n] has fewer of other patients than that."""
+    others = len(groups) - int(np.unique(groups, return_counts=True)[1].max(initial=0))
+    if others < neighbours:
+        raise DataError(
+            f"{len(groups)} validation pictures leave {others} of other patients to compare with; "
+            f"lower decision.neighbours ({neighbours}) or add pictures"
+        )
 
 
 class Decider:

@@ -4,21 +4,23 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from pulmo import logs
 from pulmo.config.schema import Check, Config, DoctorConfig
+from pulmo.core.decision import require_others
 from pulmo.data import files
 from pulmo.data.alike import find_alike
 from pulmo.data.audit import Evidence, Report, audit, count_changes
 from pulmo.data.dealing import build
 from pulmo.data.looks import Look
-from pulmo.data.manifest import DataSet, Manifest, find, home_of, load, store
+from pulmo.data.manifest import VAL, DataSet, Manifest, find, home_of, load, store
 from pulmo.data.reference import Reference
 from pulmo.data.scan import scan
 from pulmo.data.sources import collect
-from pulmo.errors import DataError, RefusedError
+from pulmo.errors import ConfigError, DataError, RefusedError
 
 REPORT = "report.json"
 REFERENCE = "reference.json"
@@ -116,6 +118,39 @@ def allowed_errors(dataset: DataSet, doctor: DoctorConfig) -> tuple[str, ...]:
             "doctor.allow_errors=true, which is recorded with the model"
         )
     return tuple(f"data with errors, allowed: {one.message}" for one in errors)
+
+
+def require_choices(config: Config, manifest: Manifest) -> None:
+    """Say before a training why nothing could be chosen for its model on the validation pictures.
+
+    Raises ConfigError for a `data.positive` that is not one of exactly two classes, DataError where
+    a class that a threshold needs, or other patients' pictures, are missing.
+    """
+    require_positive(config, manifest)
+    if config.data.positive is not None:
+        require_validated(manifest)
+    patients = np.array([row.patient for row in manifest.rows if row.split == VAL], dtype=np.str_)
+    require_others(patients, config.decision.neighbours)
+
+
+def require_positive(config: Config, manifest: Manifest) -> None:
+    """Raise ConfigError for a `data.positive` that is not one of exactly two classes."""
+    positive, classes = config.data.positive, manifest.classes
+    if positive is not None and (positive not in classes or len(classes) != 2):
+        raise ConfigError(
+            f"data.positive={positive}, but the data set {manifest.name} shows "
+            f"{', '.join(classes)}: name one of two classes, or set data.positive=null"
+        )
+
+
+def require_validated(manifest: Manifest) -> None:
+    """Raise DataError for a class without validation pictures."""
+    missing = [name for name, n in manifest.counts()[VAL].items() if n == 0]
+    if missing:
+        raise DataError(
+            f"no validation picture of the data set {manifest.name} shows {', '.join(missing)}: "
+            "add some, raise data.splits.val or set data.classes, and make the data set again"
+        )
 
 
 def refusal(report: Report, where: str) -> str:

@@ -1,5 +1,8 @@
 """Pictures as a network takes them, and what the frozen part of one makes of them."""
 
+import gc
+import mmap
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -97,10 +100,15 @@ def _packed(found: Tensor, config: Config) -> Tensor:
 
 
 def _room(one: Tensor, n: int, known: Known) -> Embedded:
-    """An array for n of these; what is known makes way where it must. Raises DataError."""
+    """An array for n of these; what is known makes way where it must. Raises DataError.
+
+    A mapping of its own: unlike other memory (`hardware.keep_memory`) the system has it back at
+    once when it is freed.
+    """
     need = n * one.nbytes
     if need > OF_FREE_MEMORY * hardware.free_memory():
         known.clear()
+        gc.collect()  # a training that is over holds its samples in cycles
     free = hardware.free_memory()
     if need > OF_FREE_MEMORY * free:
         raise DataError(
@@ -108,9 +116,10 @@ def _room(one: Tensor, n: int, known: Known) -> Embedded:
             f"{free / 1e9:.2f} GB of memory are free: lower recipe.views, model.image_size or "
             "recipe.thaw, or take recipe=finetune"
         )
+    space = mmap.mmap(-1, need, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if one.dtype == torch.float16:
-        return np.empty((n, *one.shape), dtype=np.float16)
-    return np.empty((n, *one.shape), dtype=np.float32)
+        return np.frombuffer(space, np.float16).reshape(n, *one.shape)
+    return np.frombuffer(space, np.float32).reshape(n, *one.shape)
 
 
 def scaled(pixels: Tensor) -> Tensor:

@@ -98,8 +98,7 @@ def samples(dataset: DataSet, pixels: Pixels, split: str) -> Samples:
 
 
 def _make_deterministic(config: Config) -> None:
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
+    hardware.use_threads(config.trainer)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     pl.seed_everything(config.seed, workers=True, verbose=False)
 

@@ -40,6 +40,12 @@ def keep_memory() -> None:
         mallopt(option, value)
 
 
+def use_threads(trainer: TrainerConfig) -> None:
+    """Let torch compute with `trainer.threads`; null leaves its own choice."""
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+
+
 def uses_gpu(config: Config) -> bool:
     """Whether a GPU trains. Raises ModelError where one is asked for that is not there."""
     if config.trainer.accelerator == "gpu" and not torch.cuda.is_available():

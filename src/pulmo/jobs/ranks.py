@@ -96,11 +96,13 @@ def dismiss(config: Config) -> None:
 
 @contextmanager
 def _connected(config: Config) -> Iterator[None]:
-    """A process group that Lightning finds and takes over."""
+    """A process group that Lightning finds and takes over; each process has a GPU of its own."""
     import torch
     from torch import distributed
 
     gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
     try:
         yield

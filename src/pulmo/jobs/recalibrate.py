@@ -11,7 +11,7 @@ from pulmo.core.bundle import WEIGHTS, Bundle, Specification
 from pulmo.data.manifest import VAL, DataSet, load
 from pulmo.errors import DataError, RefusedError
 from pulmo.jobs import run_folder
-from pulmo.jobs.data import allowed_errors
+from pulmo.jobs.data import allowed_errors, require_choices
 from pulmo.jobs.lineage import RECALIBRATED, lineage
 from pulmo.jobs.train import Trained
 
@@ -46,6 +46,7 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
     handler = logs.add_file(run_dir / run_folder.LOG)
     try:
         log.info("recalibrating %s@%s in %s", info.name, info.model_digest[:12], run_dir)
+        require_choices(config, dataset.manifest)
         network = from_weights((bundle.path / WEIGHTS).read_bytes(), info.specification)
         target = run_dir / run_folder.BUNDLE
         made = make_bundle(network, config, dataset, origin, target, members)
@@ -61,9 +62,11 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
 def adapted(config: Config, spec: Specification) -> Config:
     """The configuration with the network and the pictures that the model was trained with."""
     seen = spec.input.model_dump(include={"resize", "preprocess"}) | {"dicom": spec.input.dicom}
+    options = dict(spec.network.options)
     network = {
         "architecture": spec.network.architecture,
-        "options": spec.network.options,
+        "standardise": bool(options.pop("standardise", False)),
+        "options": options,
         "image_size": spec.input.height,
     }
     groups = {

@@ -20,6 +20,7 @@ from pulmo.data import files
 from pulmo.data.manifest import load
 from pulmo.errors import ConfigError, ModelError
 from pulmo.jobs import plots, trials
+from pulmo.jobs.data import require_positive, require_validated
 from pulmo.jobs.run_folder import LATER
 from pulmo.jobs.trials import Plan
 
@@ -50,7 +51,8 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     """Search `config.sweep` with `workers` processes, going on where an earlier call stopped.
 
     `overrides` are those that made `config`. Raises ConfigError for a space that does not fit the
-    configuration, and where the sweep of that name was another one.
+    configuration, and where the sweep of that name was another one, DataError for validation
+    pictures that its metric cannot judge by.
     """
     from filelock import FileLock
 
@@ -59,6 +61,9 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     for settings in _corners(plan):
         trials.configured(plan, settings)
     dataset = load(plan.data_dir, config.data.name)
+    require_positive(config, dataset.manifest)
+    if plan.sweep.metric == "val_auroc":
+        require_validated(dataset.manifest)
     with FileLock(plan.folder / trials.LOCK):
         study = trials.open_study(plan)
         _agree(study, plan, dataset.manifest.digest)

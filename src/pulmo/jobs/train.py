@@ -13,7 +13,7 @@ from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import find, load
 from pulmo.errors import ModelError
 from pulmo.jobs import ranks, run_folder
-from pulmo.jobs.data import allowed_errors
+from pulmo.jobs.data import allowed_errors, require_choices
 from pulmo.jobs.lineage import lineage
 
 if TYPE_CHECKING:
@@ -35,12 +35,17 @@ def train(config: Config, data_dir: Path, tracker: "Tracker | None" = None) -> T
     """Train the configured model on the configured data set and write its run folder.
 
     `run.json` tells how it ended: `done`, `stopped` by a signal or `failed`, with the reason. The
-    `tracker` is told as it goes; whether it listens changes nothing.
+    `tracker` is told as it goes; whether it listens changes nothing. Raises ConfigError or
+    DataError at once where the data would not do for what is chosen after the training.
     """
+    from pulmo.jobs.hardware import use_threads
+
     dataset = load(data_dir, config.data.name)
+    require_choices(config, dataset.manifest)
     notes = allowed_errors(dataset, config.doctor)
     run_dir = run_folder.create(config)
     with run_folder.at_work(run_dir):
+        use_threads(config.trainer)  # the run's origin tells how many there are
         run_folder.begin(run_dir, config, lineage(config, dataset, notes))
         return _go(run_dir, data_dir, tracker)
 

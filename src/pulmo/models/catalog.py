@@ -190,8 +190,13 @@ def _timm(
             f"the weights of {name} could not be loaded ({error}); without a network use "
             "model=efficientnet_lite0 (its weights are installed) or model.weights=null"
         ) from error
-    with torch.no_grad():
-        shape = TimmBody(network).eval()(torch.zeros(1, 3, 96, 96)).shape
+    try:
+        with torch.no_grad():
+            shape = TimmBody(network).eval()(torch.zeros(1, 3, 96, 96)).shape
+    except (AssertionError, RuntimeError) as error:  # as networks of one size say it
+        raise ModelError(
+            f"{name} does not take pictures of every size ({error}); choose a convolutional network"
+        ) from error
     if len(shape) != 4:
         raise ModelError(f"{name} has no feature map [N, D, h, w]; choose a convolutional network")
     pretrained_config = network.pretrained_cfg

@@ -77,7 +77,8 @@ class ClassifierModule(pl.LightningModule):
         """The weighted cross-entropy of one batch."""
         inputs, labels, rows = batch
         measured = self.trainer.profiler.profile  # type: ignore[attr-defined]
-        with measured("augmentation"):
+        # in mixed precision the coordinates of its resampling would be rounded to half a pixel
+        with measured("augmentation"), torch.autocast(self.device.type, enabled=False):
             prepared = self.prepare(inputs, rows, self.current_epoch)
         with measured("forward"):
             logits = self.model(prepared)
@@ -104,9 +105,9 @@ class ClassifierModule(pl.LightningModule):
         self._lost, self._trained = 0.0, 0.0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect logits: the metrics are those of the whole validation set."""
+        """Collect logits float32: the metrics are those of the whole validation set."""
         inputs, labels, _ = batch
-        self._seen.append((self.model(self.prepare_plain(inputs)), labels))
+        self._seen.append((self.model(self.prepare_plain(inputs)).float(), labels))
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and AUROC of the validation set."""

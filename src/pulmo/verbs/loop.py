@@ -115,13 +115,13 @@ def train(
     from pulmo.jobs import train as job
     from pulmo.jobs.run_folder import begun, recorded
 
+    named = whole is None and all(word.startswith("run.") for word in overrides or [])
+    if resume and named and config.run.dir is not None and begun(Path(config.run.dir)):
+        config = recorded(Path(config.run.dir))
     if not ranks.team().first:
         ranks.assist(config, places.data_dir)
         return
     ranks.check(config)
-    named = whole is None and all(word.startswith("run.") for word in overrides or [])
-    if resume and named and config.run.dir is not None and begun(Path(config.run.dir)):
-        config = recorded(Path(config.run.dir))
     tracker = open_tracker(config.tracking)
     trained = (job.resume if resume else job.train)(config, places.data_dir, tracker)
     if not json:

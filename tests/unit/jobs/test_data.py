@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from PIL import Image
 
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
-from pulmo.data.manifest import load
+from pulmo.data.manifest import Manifest, Row, load
 from pulmo.errors import ConfigError, DataError, RefusedError
-from pulmo.jobs.data import prepare
+from pulmo.jobs.data import prepare, require_choices
 
 
 @pytest.fixture
@@ -131,3 +132,41 @@ def test_real_pictures_have_duplicates_and_no_errors(tmp_path: Path) -> None:
     assert counts["test"] == {"NORMAL": 121, "PNEUMONIA": 188}
     assert counts["excluded"] == {"NORMAL": 0, "PNEUMONIA": 0}
     assert counts["gate"]["NORMAL"] >= 100
+
+
+def validated(labels: Sequence[str], *, patients: int = 100) -> Manifest:
+    """Validation pictures of these classes in turn, of so many patients."""
+    rows = [
+        Row(f"{i}.png", labels[i % len(labels)], "val", f"{i % patients}", f"{i:064x}", f"{i:064x}")
+        for i in range(30)
+    ]
+    return Manifest("pets", ("cat", "dog"), 3, tuple(rows))
+
+
+@pytest.mark.parametrize(
+    ("positive", "manifest", "told"),
+    [
+        ("cat", validated(["cat", "dog"]), None),
+        ("null", validated(["cat", "dog"]), None),
+        ("null", validated(["dog"]), None),
+        ("cta", validated(["cat", "dog"]), r"data\.positive=cta, but .* pets shows cat, dog: name"),
+        ("cat", validated(["dog"]), r"no validation picture of the data set pets shows cat: add"),
+        ("cat", validated(["cat", "dog"], patients=1), "leave 0 of other patients"),
+    ],
+)
+def test_what_a_models_limits_cannot_be_chosen_on_is_told(
+    root: Path, positive: str, manifest: Manifest, told: str | None
+) -> None:
+    config = compose(["data=folder", f"data.root={root}", f"data.positive={positive}"])
+    if told is None:
+        require_choices(config, manifest)
+        return
+    with pytest.raises((ConfigError, DataError), match=told):
+        require_choices(config, manifest)
+
+
+def test_a_positive_class_is_one_of_two(root: Path) -> None:
+    config = compose(["data=folder", f"data.root={root}", "data.positive=cat"])
+    three = Manifest("pets", ("cat", "cow", "dog"), 3, validated(["cat", "cow", "dog"]).rows)
+    with pytest.raises(ConfigError, match=r"cat, cow, dog: .* or set data\.positive=null"):
+        require_choices(config, three)

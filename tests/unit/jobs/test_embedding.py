@@ -1,5 +1,8 @@
 """What a frozen part makes of pictures is made once, and fits."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -116,3 +119,37 @@ def test_what_was_known_makes_way_where_memory_is_short(
     monkeypatch.setattr(hardware, "free_memory", lambda: 0 if "earlier" in known else 10**6)
     found = made(Counted(), part, partial(), 4, known)
     assert [id(value) for value in known.values()] == [id(found)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is kept, and told, on Linux")
+def test_what_made_way_is_free_at_once() -> None:
+    code = """
+import resource
+from pathlib import Path
+import torch
+from pulmo.jobs import embedding, hardware
+
+def held():
+    return resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[1])
+
+def free():
+    return 0 if known else 2**40
+
+hardware.keep_memory()
+hardware.free_memory = free
+known = {}
+one = torch.zeros(2**15).half()
+before = held()
+known["maps"] = embedding._room(one, 2**10, known)
+known["maps"].fill(1)
+training = [known["maps"]]
+training.append(training)  # as Lightning's parts know each other
+del training
+full = held() - before
+embedding._room(one, 2**10, known)
+print(full, held() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    full, left = map(int, done.stdout.split())
+    assert full >= 2**26
+    assert left < 2**25

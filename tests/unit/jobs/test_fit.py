@@ -103,6 +103,19 @@ def test_a_run_stopped_at_every_step_ends_as_an_unbroken_one(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [("recipe.ema=0.8",), ("recipe=probe", "model=small_cnn"), PARTIAL],
+    ids=["finetune", "probe", "partial"],
+)
+def test_every_recipe_trains_in_mixed_precision(
+    fit: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)  # else it is refused
+    full = fit("full", *overrides)
+    assert fit("mixed", *overrides, "trainer.precision=bf16-mixed") != full
+
+
 def test_a_finished_training_is_not_repeated(
     fit: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

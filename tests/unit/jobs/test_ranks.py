@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import distributed
 
 from pulmo.config.compose import compose
 from pulmo.errors import ConfigError
@@ -12,7 +14,7 @@ from pulmo.jobs.ranks import Team
 
 def started(patch: pytest.MonkeyPatch, rank: int, size: int) -> None:
     """As torchrun starts processes."""
-    known = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    known = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     for name, value in {"TORCHELASTIC_RUN_ID": "none", **known}.items():
         patch.setenv(name, str(value))
 
@@ -32,6 +34,20 @@ def test_torchrun_says_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
     started(monkeypatch, 1, 2)
     assert ranks.team() == Team(rank=1, size=2, here=2)
     assert not ranks.team().first
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(distributed, "init_process_group", done.append)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda *_, **__: None)
+    started(monkeypatch, 3, 4)
+    ranks.dismiss(compose([]))
+    assert done == [3, "cpu:gloo,cuda:nccl"]
+    ranks.dismiss(compose(["trainer.accelerator=cpu"]))
+    assert done[2:] == ["gloo"]
 
 
 def test_what_several_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pulmo.errors import ConfigError, DataError, ModelError, RefusedError
 from pulmo.jobs import run_folder
 from pulmo.jobs.data import prepare
 from pulmo.jobs.lineage import RECALIBRATED
-from pulmo.jobs.recalibrate import extended, recalibrate
+from pulmo.jobs.recalibrate import adapted, extended, recalibrate
 from pulmo.jobs.train import export, resume
 from pulmo.models.catalog import build
 
@@ -75,7 +75,12 @@ def test_other_choices_give_another_model_of_the_same_weights(
     model: Bundle, home: Path, tmp_path: Path
 ) -> None:
     # Neither network nor size is the configuration's business here.
-    changes = ("decision.refer=0.5", "model=efficientnet_lite0", "model.image_size=64")
+    changes = (
+        "decision.refer=0.5",
+        "model=efficientnet_lite0",
+        "model.image_size=64",
+        "model.standardise=true",
+    )
     made = recalibrate(model, configured(tmp_path, *changes), home / "data")
     info, before = made.bundle.info, model.info
     assert info.model_digest != before.model_digest
@@ -90,6 +95,18 @@ def test_other_choices_give_another_model_of_the_same_weights(
     told = run_folder.read_lineage(made.run_dir)
     assert told == info.lineage
     assert "done" in (made.run_dir / "run.json").read_text()
+
+
+@pytest.mark.parametrize("trained", ["true", "false"])
+@pytest.mark.parametrize("now", ["true", "false"])
+def test_whether_pictures_are_standardised_is_the_models_business(
+    model: Bundle, trained: str, now: str
+) -> None:
+    before = compose([*SMALL, f"model.standardise={trained}"]).model
+    spec = model.info.specification.model_copy(update={"network": before.network})
+    found = adapted(compose([*SMALL, "recipe=partial", f"model.standardise={now}"]), spec).model
+    assert (found.network, found.standardise) == (before.network, before.standardise)
+    assert found.options == before.options
 
 
 def test_a_run_without_training_is_neither_resumed_nor_exported_as_if_trained(
@@ -124,9 +141,9 @@ def test_other_classes_or_channels_are_refused(
 def test_a_failure_is_recorded(model: Bundle, dataset: DataSet, tmp_path: Path) -> None:
     rows = tuple(row for row in dataset.manifest.rows if row.split != VAL)
     other(dataset, tmp_path / "data", rows=rows)
-    with pytest.raises(DataError, match="no pictures in its split 'val'"):
+    with pytest.raises(DataError, match="no validation picture"):
         recalibrate(model, configured(tmp_path), tmp_path / "data")
-    assert "no pictures in its split" in (tmp_path / "run" / "run.json").read_text()
+    assert "no validation picture" in (tmp_path / "run" / "run.json").read_text()
 
 
 def test_the_members_are_those_of_the_model_and_the_new_validation_pictures(

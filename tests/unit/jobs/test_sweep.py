@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from pulmo.config.compose import compose, compose_for_sweep
 from pulmo.config.settings import Settings
-from pulmo.errors import ConfigError, ModelError
+from pulmo.data.manifest import load, store
+from pulmo.errors import ConfigError, DataError, ModelError
 from pulmo.jobs import fit as fitting
 from pulmo.jobs import sweep as job
 from pulmo.jobs import trials
@@ -45,7 +47,7 @@ def search(data_dir: Path, tmp_path: Path) -> Search:
 
     def run(*overrides: str, **places: Any) -> Swept:
         given = [*TINY, f"run.root={tmp_path}", "sweep.name=mine", *overrides]
-        settings = Settings(data_dir=data_dir, **places)
+        settings = Settings(**{"data_dir": data_dir, **places})
         return job.sweep(compose_for_sweep(given), given, settings)
 
     return run
@@ -174,6 +176,19 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_trained(
     (folder / "odd.yaml").write_text("space:\n  trainer.batch_size: {choices: [8, 0]}\n")
     with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
         search("sweep=odd")
+    assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
+
+
+def test_data_that_no_trial_can_be_judged_by_are_told_before_anything_is_trained(
+    search: Search, data_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"data\.positive=OTHER, but the data set"):
+        search("data.classes=null", "data.positive=OTHER")
+    dataset = load(data_dir, "phantom")
+    rows = [r for r in dataset.manifest.rows if (r.split, r.label) != ("val", "NORMAL")]
+    store(replace(dataset.manifest, rows=tuple(rows)), dataset.root, tmp_path / "data")
+    with pytest.raises(DataError, match=r"no validation picture .* shows NORMAL"):
+        search("data.positive=null", data_dir=tmp_path / "data")
     assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
-from pulmo.errors import ConfigError, ModelError
+from pulmo.errors import ConfigError, DataError, ModelError
 from pulmo.jobs import bundling, lineage, run_folder
 from pulmo.jobs import fit as fitting
 from pulmo.jobs.data import prepare
@@ -77,6 +78,35 @@ def test_a_run_that_was_killed_before_it_was_recorded_as_done_is_recorded(
     run_folder.update(Path(config.run.dir or ""), status="running")
     assert export(Path(config.run.dir or ""), data_dir).digest == digest
     assert told(config)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["data.classes=null", "data.positive=OTHER"],
+            r"data\.positive=OTHER, but the data set phantom shows NORMAL",
+        ),
+        (["decision.neighbours=500"], r"lower decision\.neighbours \(500\)"),
+    ],
+)
+def test_what_would_fail_after_the_training_fails_before_it(
+    data_dir: Path, tmp_path: Path, overrides: list[str], told: str
+) -> None:
+    config = compose((*TINY, f"run.root={tmp_path}", *overrides))
+    with pytest.raises((ConfigError, DataError), match=told):
+        train(config, data_dir)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_origin_tells_the_threads_that_trained(config: Config, data_dir: Path) -> None:
+    before = torch.get_num_threads()
+    given = config.trainer.model_copy(update={"threads": before + 1})
+    try:
+        trained = train(config.model_copy(update={"trainer": given}), data_dir)
+    finally:
+        torch.set_num_threads(before)
+    assert f", {before + 1} threads, " in trained.bundle.info.lineage.machine
 
 
 def test_resuming_where_no_run_is_begins_one(config: Config, data_dir: Path) -> None:

@@ -63,6 +63,12 @@ def test_the_small_cnn_has_no_pretrained_weights() -> None:
         build(network("small_cnn"), channels=1, classes=2, weights="packaged")
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "levit_128s"])
+def test_a_network_of_one_size_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"{name} does not take pictures of every size .*choose"):
+        build(network(name), channels=1, classes=2, weights=None)
+
+
 def test_a_network_without_a_feature_map_is_refused() -> None:
     with pytest.raises(ModelError, match="convolutional"):
         build(network("mixer_s32_224", img_size=96), channels=1, classes=2, weights=None)

@@ -1,10 +1,15 @@
-"""Several processes minimise the loss of the whole batch; frozen norms keep their statistics."""
+"""Several processes minimise the loss of the whole batch; frozen norms keep their statistics;
+mixed precision is for the network alone.
+"""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from pulmo.config.compose import compose
 from pulmo.models.module import ClassifierModule
@@ -55,3 +60,37 @@ def test_the_shares_of_a_loss_average_to_that_of_the_whole_batch(
     whole = one._loss(logits, labels, 0.1)
     assert sum(float(loss) for loss, _ in shares) / 2 == pytest.approx(float(whole), rel=1e-6)
     assert sum(samples for _, samples in shares) == 7
+
+
+def test_mixed_precision_is_for_the_network_alone(tmp_path: Path) -> None:
+    dtypes: dict[str, torch.dtype] = {}
+
+    class Looked(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            found = super().forward(inputs)
+            dtypes["logits"] = found.dtype
+            return found
+
+    def prepare(inputs: Tensor, _rows: Tensor, _epoch: int) -> Tensor:
+        dtypes["prepared"] = (inputs @ torch.eye(3)).dtype
+        return inputs
+
+    one = module(Looked(3, 2))
+    one.prepare = prepare
+    inputs = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(16)
+    batches = DataLoader(TensorDataset(inputs, rows % 2, rows), batch_size=8)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        precision="bf16-mixed",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(one, batches, batches)
+    assert dtypes == {"prepared": torch.float32, "logits": torch.bfloat16}
+    assert set(trainer.callback_metrics) == {"train_loss", "val_loss", "val_auroc"}
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
