@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pulmo.config.schema import Config
 from pulmo.core.bundle import sha256
 from pulmo.data.datamodule import Samples
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import UntrainableError
 from pulmo.jobs import hardware, profiling
 from pulmo.models.augment import augment
 from pulmo.progress import track
@@ -33,7 +33,7 @@ def embedded(
     left there: embeddings float32 [views · n, D] or feature maps float16 [views · n, d, h, w].
 
     All samples of view 0, the plain picture, come first; the others are augmented. Raises
-    ModelError for maps that float16 does not hold, DataError for more than fits into memory.
+    UntrainableError for maps that float16 does not hold, and for more than fits into memory.
     """
     recipe = config.recipe
     cut = recipe.thaw if recipe.kind == "partial" else 0
@@ -89,7 +89,7 @@ def _packed(found: Tensor, config: Config) -> Tensor:
         return found.cpu()
     most = float(found.abs().max())
     if not most <= torch.finfo(torch.float16).max:
-        raise ModelError(
+        raise UntrainableError(
             f"a feature map of {config.model.architecture} reaches {most:.3g}, more than its 16 "
             "bits hold: take recipe=finetune, or another recipe.thaw"
         )
@@ -97,13 +97,13 @@ def _packed(found: Tensor, config: Config) -> Tensor:
 
 
 def _room(one: Tensor, n: int, known: Known) -> Embedded:
-    """An array for n of these; what is known makes way where it must. Raises DataError."""
+    """An array for n of these; what is known makes way where it must. Raises UntrainableError."""
     need = n * one.nbytes
     if need > OF_FREE_MEMORY * hardware.free_memory():
         known.clear()
     free = hardware.free_memory()
     if need > OF_FREE_MEMORY * free:
-        raise DataError(
+        raise UntrainableError(
             f"what the frozen part makes of {n} views of pictures takes {need / 1e9:.2f} GB, "
             f"{free / 1e9:.2f} GB of memory are free: lower recipe.views, model.image_size or "
             "recipe.thaw, or take recipe=finetune"

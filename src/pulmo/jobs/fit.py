@@ -21,7 +21,7 @@ from pulmo.config.schema import Config
 from pulmo.core.preprocess import Pixels
 from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import DataError, UntrainableError
 from pulmo.jobs import hardware, profiling, ranks
 from pulmo.jobs.embedding import Known, changed, embedded, scaled, unpacked
 from pulmo.jobs.run_folder import CHECKPOINTS
@@ -190,7 +190,7 @@ def _run(
         trainer = _trainer(config, keeper, run_dir, around)
         trainer.fit(module, datamodule=data, ckpt_path=start)
     if keeper.best is None:
-        raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
+        raise UntrainableError("no epoch gave a finite validation loss: lower recipe.learning_rate")
     best = {k.removeprefix("model."): v for k, v in keeper.best.items()}
     module.model.cpu().load_state_dict(best)
 

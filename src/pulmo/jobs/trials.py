@@ -14,7 +14,7 @@ from pulmo import logs
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.config.sweeping import Choices, Range, SweepConfig
-from pulmo.errors import ConfigError, ModelError, RegistryError
+from pulmo.errors import ConfigError, DataError, RegistryError, UntrainableError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -158,9 +158,9 @@ def configured(plan: Plan, settings: Mapping[str, Any]) -> Config:
 
 
 def score(table: Path, metric: str) -> float:
-    """The metric at the epoch with the least validation loss, whose weights are kept."""
+    """The metric at the epoch with the least finite validation loss, whose weights are kept."""
     with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+        rows = [row for row in csv.DictReader(stream) if math.isfinite(float(row["val_loss"]))]
     return float(min(rows, key=lambda row: float(row["val_loss"]))[metric])
 
 
@@ -175,7 +175,7 @@ def _attempt(study: "Study", trial: "Trial", plan: Plan, known: dict[str, Any]) 
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         log.info("trial %d: ended early", trial.number)
-    except ModelError as error:  # settings that no model comes out of
+    except UntrainableError as error:
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=TrialState.PRUNED)
         log.warning("trial %d: %s", trial.number, error)
@@ -212,7 +212,7 @@ def _train(trial: "Trial", plan: Plan, folder: Path, known: dict[str, Any]) -> f
     fit(config, dataset, pixels, folder, watch=Watch(), known=known)
     value = score(folder / "metrics.csv", plan.sweep.metric)
     if not math.isfinite(value):
-        raise ModelError(f"{plan.sweep.metric} is no number: the validation split lacks a class")
+        raise DataError(f"{plan.sweep.metric} is no number: the validation split lacks a class")
     return value
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from pulmo.config.compose import compose, compose_for_sweep
 from pulmo.config.settings import Settings
-from pulmo.errors import ConfigError, ModelError
+from pulmo.errors import ConfigError, DataError, ModelError, UntrainableError
 from pulmo.jobs import fit as fitting
+from pulmo.jobs import hardware, trials
 from pulmo.jobs import sweep as job
-from pulmo.jobs import trials
 from pulmo.jobs.data import prepare
 from pulmo.jobs.sweep import Swept
+from pulmo.models import checkpoint
 
 pytest.importorskip("optuna")
 
@@ -119,7 +120,7 @@ def test_settings_that_no_model_comes_out_of_end_their_trial_only(
     def failing(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 1:
-            raise ModelError("the loss is nan")
+            raise UntrainableError("the loss is nan")
         return plain(*arguments, **named)
 
     monkeypatch.setattr(fitting, "fit", failing)
@@ -131,21 +132,43 @@ def test_settings_that_no_model_comes_out_of_end_their_trial_only(
 def test_a_fault_of_the_machine_ends_the_search(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*_: Any, **__: Any) -> Any:
-        raise OSError("no space left")
+    plain = checkpoint._replace
+
+    def full(path: Path, *parts: bytes) -> None:
+        if path.suffix == checkpoint.SUFFIX:
+            raise OSError("no space left")
+        plain(path, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "fit", failing)
-        with pytest.raises(OSError, match="no space left"):
+        patch.setattr(checkpoint, "_replace", full)
+        with pytest.raises(ModelError, match="cannot be written: no space left"):
             search("sweep.trials=1")
     assert search("sweep.trials=1").counts == {"complete": 1, "fail": 1}
+
+
+def test_feature_maps_that_do_not_fit_end_their_trial_only(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter((0, 0))
+    monkeypatch.setattr(hardware, "free_memory", lambda: next(free, 10**9))
+    swept = search("recipe=probe", "model=small_cnn", "sweep.trials=2")
+    assert swept.counts == {"complete": 1, "pruned": 1}
+    assert "of memory are free" in told(swept)[0]["error"]
+
+
+def test_data_without_a_figure_end_the_search(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulmo.models.module.auroc", lambda *_: None)
+    with pytest.raises(DataError, match="the validation split lacks a class"):
+        search("sweep.trials=1")
 
 
 def test_a_search_without_a_whole_trial_says_so(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any, **__: Any) -> Any:
-        raise ModelError("the loss is nan")
+        raise UntrainableError("the loss is nan")
 
     monkeypatch.setattr(fitting, "fit", failing)
     with pytest.raises(ModelError, match="no trial of the sweep mine came to its end"):
@@ -211,6 +234,6 @@ def test_trials_can_lie_in_another_database(search: Search, tmp_path: Path) -> N
 
 def test_the_score_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
-    table.write_text("epoch,val_loss,val_auroc\n0,0.5,0.9\n1,0.4,0.8\n2,0.6,0.95\n")
+    table.write_text("epoch,val_loss,val_auroc\n0,nan,0.9\n1,0.4,0.8\n2,0.6,0.95\n")
     assert trials.score(table, "val_auroc") == 0.8
     assert trials.score(table, "val_loss") == 0.4
