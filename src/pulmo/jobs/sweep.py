@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pulmo import logs
 from pulmo.config.compose import compose
@@ -166,6 +166,8 @@ def _worker(plan: Plan) -> None:
     logs.setup()
     parent = parent_process()
     assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it hears of it, and ends it
+    signal.signal(signal.SIGTERM, _stop)
 
     def follow() -> None:
         parent.join()
@@ -173,6 +175,10 @@ def _worker(plan: Plan) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     trials.work(plan)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _result(study: "Study", plan: Plan) -> Swept:

@@ -83,7 +83,7 @@ def open_study(plan: Plan) -> "Study":
 
 
 def recover(study: "Study", plan: Plan) -> int:
-    """Ask again for the trials whose workers died; each goes on in its own folder.
+    """Ask again for the trials that ran when their workers ended; each goes on in its own folder.
 
     The sweep's lock must be held. Returns how many there were.
     """
@@ -96,10 +96,8 @@ def recover(study: "Study", plan: Plan) -> int:
             continue  # its worker lives
         try:
             study.tell(trial.number, state=TrialState.FAIL)
-            attempt = int(trial.user_attrs.get("attempt", 1)) + 1
-            if attempt <= ATTEMPTS:
-                again = {"folder": _folder(trial), "attempt": attempt}
-                study.enqueue_trial(trial.params, user_attrs=again)
+            again = {"folder": _folder(trial), "attempt": _number(trial) + 1}
+            study.enqueue_trial(trial.params, user_attrs=again)
             found += 1
         finally:
             lock.release()
@@ -165,12 +163,18 @@ def score(table: Path, metric: str) -> float:
 
 
 def _attempt(study: "Study", trial: "Trial", plan: Plan, known: dict[str, Any]) -> None:
-    """Train with the trial's settings and tell the study how it went."""
+    """Train with the trial's settings and tell the study how it went.
+
+    One that was asked to stop or met a fault of the machine stays RUNNING there, to be asked for
+    again, and its attempt does not count.
+    """
     from optuna.exceptions import TrialPruned
     from optuna.trial import TrialState
 
     folder = plan.folder / "trials" / _folder(trial)
     try:
+        if _number(trial) > ATTEMPTS:
+            raise UntrainableError(f"its worker died {ATTEMPTS} times")
         value = _train(trial, plan, folder, known)
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
@@ -179,9 +183,9 @@ def _attempt(study: "Study", trial: "Trial", plan: Plan, known: dict[str, Any]) 
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=TrialState.PRUNED)
         log.warning("trial %d: %s", trial.number, error)
-    except Exception as error:
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=TrialState.FAIL)
+    except BaseException as error:
+        trial.set_user_attr("attempt", _number(trial) - 1)
+        trial.set_user_attr("error", str(error) or type(error).__name__)
         raise
     else:
         study.tell(trial, value)
@@ -221,6 +225,11 @@ def _folder(trial: "Trial | FrozenTrial") -> str:
     return str(trial.user_attrs.get("folder", f"{trial.number:04d}"))
 
 
+def _number(trial: "Trial | FrozenTrial") -> int:
+    """Which attempt at its settings a trial is, from 1."""
+    return int(trial.user_attrs.get("attempt", 1))
+
+
 def _lock(plan: Plan, trial: "Trial | FrozenTrial") -> "FileLock":
     from filelock import FileLock
 
@@ -240,7 +249,7 @@ def _taken(lock: "FileLock") -> bool:
 
 
 def _counted() -> tuple[Any, ...]:
-    """States of trials that count: one that failed is asked for again."""
+    """States of trials that count: one that failed has been asked for again."""
     from optuna.trial import TrialState
 
     return TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING

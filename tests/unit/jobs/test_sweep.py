@@ -1,9 +1,14 @@
 """A search is kept, goes on where it was stopped, and its best trial is an experiment."""
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,21 +100,66 @@ def test_a_trial_that_was_broken_off_is_tried_again_and_the_rest_is_as_unbroken(
     unbroken = [(one["settings"], one["value"]) for one in told(search("sweep.trials=3"))]
     plain, calls = fitting.fit, []
 
-    def dying(*arguments: Any, **named: Any) -> Any:
+    def stopped(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) > 1:
             raise SystemExit(143)
         return plain(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "fit", dying)
-        with pytest.raises(SystemExit):
-            search("sweep.trials=3", "sweep.name=broken")
+        patch.setattr(fitting, "fit", stopped)
+        for _ in range(4):  # as often as it likes
+            with pytest.raises(SystemExit):
+                search("sweep.trials=3", "sweep.name=broken")
     swept = search("sweep.trials=3", "sweep.name=broken")
-    assert swept.counts == {"complete": 3, "fail": 1}
+    assert swept.counts == {"complete": 3, "fail": 4}
     done = [(one["settings"], one["value"]) for one in told(swept) if one["state"] == "complete"]
     assert done == unbroken
     assert len(list((swept.folder / "trials").iterdir())) == 3  # it kept its folder
+
+
+def test_a_trial_that_kills_its_worker_is_given_up(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any) -> None:
+        raise SystemExit(137)  # nothing is told to the study, as after SIGKILL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "_attempt", dead)
+        for _ in range(trials.ATTEMPTS):
+            with pytest.raises(SystemExit):
+                search("sweep.trials=2")
+    swept = search("sweep.trials=2")
+    assert swept.counts == {"complete": 1, "fail": 3, "pruned": 1}
+    *died, pruned, done = told(swept)
+    assert pruned["error"] == "its worker died 3 times"
+    assert all(one["settings"] == pruned["settings"] for one in died)
+    assert done["settings"] != pruned["settings"]
+
+
+def test_a_worker_that_is_asked_to_stop_ends_in_order(
+    restored_logging: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: Any = object()
+    given = []
+
+    def work(found: trials.Plan) -> None:
+        given.append(found)
+        os.kill(os.getpid(), signal.SIGINT)  # of the terminal, to all processes
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(trials, "work", work)
+    parent = SimpleNamespace(join=threading.Event().wait)
+    monkeypatch.setattr(job, "parent_process", lambda: parent)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            job._worker(plan)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (given, ended.value.code) == ([plan], 143)
 
 
 def test_settings_that_no_model_comes_out_of_end_their_trial_only(
