@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-DECIDED = ("model", "recipe", "trainer", "decision")  # what an experiment's file may say
+DECIDED = ("seed", "model", "recipe", "trainer", "decision")  # what an experiment's file says
 AGREED = "agreed"  # the study's attribute that says what was searched, and on what
 
 
@@ -240,19 +240,24 @@ def _importance(study: "Study") -> dict[str, float]:
 
 
 def _experiment(plan: Plan, number: int, value: float, settings: Mapping[str, Any]) -> str:
-    """What the trial's configuration says otherwise than the plain one, as YAML."""
-    kept = [text for text in plan.overrides if text.lstrip("+").startswith(("data=", "data."))]
+    """What the trial's configuration says otherwise than the plain one, as YAML: what is DECIDED,
+    and the parts that were searched. The data set is named beside it, without what was searched.
+    """
+    given = [(text, text.lstrip("+").partition("=")[0]) for text in plan.overrides]
+    kept = [
+        text
+        for text, key in given
+        if key.partition(".")[0] == "data" and key not in plan.sweep.space
+    ]
+    parts = dict.fromkeys([*DECIDED, *(key.partition(".")[0] for key in plan.sweep.space)])
     plain, chosen = compose(kept).document(), trials.configured(plan, settings).document()
     lines = [
         "# @package _global_",
         f"# Trial {number} of the sweep {plan.name}: {plan.sweep.metric} {value:.4f}.",
         f"# In configs/experiment: uv run main.py train {' '.join(kept)} experiment={plan.name}",
     ]
-    for part in DECIDED:
-        different = _difference(plain[part], chosen[part])
-        if different:
-            lines += [f"{part}:", *_lines(different, "  ")]
-    return "\n".join(lines) + "\n"
+    different = _difference(plain, {part: chosen[part] for part in parts})
+    return "\n".join([*lines, *_lines(different, "")]) + "\n"
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -268,6 +268,29 @@ def test_settings_of_every_kind_become_overrides(
     assert settings["data.resize"] in ("squash", "crop")
 
 
+def test_an_experiment_says_everything_that_was_searched_and_the_seed(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sweep", "experiment"):
+        (tmp_path / "configs" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    Path("configs/sweep/odd.yaml").write_text(
+        "space:\n"
+        "  data.resize: {choices: [squash, crop]}\n"
+        "  data.mirror: {choices: [true, false]}\n"
+    )
+    given = (*TINY, "sweep=odd", "seed=4", "data.mirror=false", "data.phantom.noise=0.2")
+    plan = job._plan(compose_for_sweep(given), given, Settings(data_dir=data_dir), 1)
+    settings = {"data.resize": "crop", "data.mirror": True}
+    told = job._experiment(plan, 3, 0.9, settings)
+    Path("configs/experiment/mine.yaml").write_text(told)
+    command = next(line for line in told.splitlines() if "main.py train" in line)
+    config = compose(command.partition(" train ")[2].replace(plan.name, "mine").split())
+    chosen = trials.configured(plan, settings)
+    assert config.data == chosen.data
+    assert (config.seed, config.model, config.trainer) == (4, chosen.model, chosen.trainer)
+
+
 def test_without_optuna_the_command_that_brings_it_is_told(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
