@@ -28,17 +28,19 @@ def embedded(
     views: int,
     profiler: Profiler,
     known: Known,
+    data: str,
 ) -> Embedded:
     """What the frozen `lower` makes of `views` views of samples, as it is `known`, or made now and
     left there: embeddings float32 [views · n, D] or feature maps float16 [views · n, d, h, w].
 
+    `data` is the digest of the data set that they are of.
     All samples of view 0, the plain picture, come first; the others are augmented. Raises
     UntrainableError for maps that float16 does not hold, and for more than fits into memory.
     """
     recipe = config.recipe
     cut = recipe.thaw if recipe.kind == "partial" else 0
     decides = (cut, config.seed, config.model, config.data, recipe.augment if views > 1 else None)
-    key = sha256(f"{views} {decides}".encode() + part.rows.tobytes())
+    key = sha256(f"{data} {views} {decides}".encode() + part.rows.tobytes())
     if key not in known:
         known[key] = _embed(lower, part, config, views, profiler, known)
     return known[key]

@@ -36,11 +36,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Around:
-    """Who is told of a training as it goes, and what frozen parts made of pictures before."""
+    """Who is told of a training as it goes, and what frozen parts made of pictures before; `data`
+    is the digest of the data set.
+    """
 
     logger: Logger | None
     watch: pl.Callback | None
     known: Known
+    data: str
     profiler: Profiler
 
 
@@ -75,7 +78,8 @@ def fit(
     hardware.check_space(network, trained, run_dir)
     weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
     profiler = profiling.make(config.trainer.profiler, run_dir, gpu=hardware.uses_gpu(config))
-    around = Around(logger, watch, {} if known is None else known, profiler)
+    data = dataset.manifest.digest
+    around = Around(logger, watch, {} if known is None else known, data, profiler)
     if frozen is not None:
         train = _through(frozen, train, config.recipe.views, config, around)
         val = _through(frozen, val, 1, config, around)
@@ -134,7 +138,7 @@ def _through(
     frozen: nn.Module, part: Samples, views: int, config: Config, around: Around
 ) -> Samples:
     """What the frozen part makes of views of samples, made here once."""
-    inputs = embedded(frozen, part, config, views, around.profiler, around.known)
+    inputs = embedded(frozen, part, config, views, around.profiler, around.known, around.data)
     return Samples(inputs, np.arange(len(inputs)), np.tile(part.labels, views))
 
 

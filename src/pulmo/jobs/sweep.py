@@ -54,14 +54,15 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     """
     from filelock import FileLock
 
-    plan = _plan(config, overrides, places, workers)
+    digest = load(places.data_dir, config.data.name).manifest.digest
+    plan = _plan(config, overrides, places, workers, digest)
     trials.library()
     for settings in _corners(plan):
-        trials.configured(plan, settings)
-    dataset = load(plan.data_dir, config.data.name)
+        if trials.configured(plan, settings).data.name != config.data.name:
+            raise ConfigError("sweep.space names several data sets: only one can be searched on")
     with FileLock(plan.folder / trials.LOCK):
         study = trials.open_study(plan)
-        _agree(study, plan, dataset.manifest.digest)
+        _agree(study, plan)
         found = trials.recover(study, plan)
     if found:
         log.info("%d trials were broken off and are tried again", found)
@@ -73,7 +74,9 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     return _result(study, plan)
 
 
-def _plan(config: Config, overrides: Sequence[str], places: Settings, workers: int) -> Plan:
+def _plan(
+    config: Config, overrides: Sequence[str], places: Settings, workers: int, data: str
+) -> Plan:
     assert config.sweep is not None
     name = config.sweep.name or f"{config.registry.name}-{config.recipe.kind}"
     folder = (Path(config.run.root) / "sweeps" / name).absolute()
@@ -84,6 +87,7 @@ def _plan(config: Config, overrides: Sequence[str], places: Settings, workers: i
         folder=folder,
         url=_url(places.sweep_url, folder),
         data_dir=places.data_dir.absolute(),
+        data=data,
         overrides=tuple(text for text in overrides if not _is_sweeps(text)),
         sweep=config.sweep,
         seed=config.seed,
@@ -118,7 +122,7 @@ def _corners(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def _agree(study: "Study", plan: Plan, data_digest: str) -> None:
+def _agree(study: "Study", plan: Plan) -> None:
     whole = compose(plan.overrides).document()
     document = {part: value for part, value in whole.items() if part not in ("run", *LATER)}
     space = {key: part.model_dump() for key, part in plan.sweep.space.items()}
@@ -126,7 +130,7 @@ def _agree(study: "Study", plan: Plan, data_digest: str) -> None:
         "configuration": document,
         "space": space,
         "metric": plan.sweep.metric,
-        "data": data_digest,
+        "data": plan.data,
     }
     before = study.user_attrs.get(AGREED)
     if before is None:

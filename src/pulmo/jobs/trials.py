@@ -31,14 +31,16 @@ ATTEMPTS = 3  # of a trial whose worker died, perhaps by what it was asked to do
 
 @dataclass(frozen=True)
 class Plan:
-    """What every worker needs to know. `overrides` are those of all trials, without the sweep's;
-    `threads` is what each worker may use, `alone` whether it is the only one.
+    """What every worker needs to know. `data` is the digest of the data set of all trials,
+    `overrides` are theirs without the sweep's; `threads` is what each worker may use, `alone`
+    whether it is the only one.
     """
 
     name: str
     folder: Path
     url: str
     data_dir: Path
+    data: str
     overrides: tuple[str, ...]
     sweep: SweepConfig
     seed: int
@@ -198,7 +200,7 @@ def _train(trial: "Trial", plan: Plan, folder: Path, known: dict[str, Any]) -> f
     from optuna.exceptions import TrialPruned
 
     from pulmo.data.cache import open_pixels
-    from pulmo.data.manifest import load
+    from pulmo.data.manifest import find
     from pulmo.jobs.fit import fit
     from pulmo.jobs.train import input_spec
 
@@ -211,7 +213,7 @@ def _train(trial: "Trial", plan: Plan, folder: Path, known: dict[str, Any]) -> f
                 raise TrialPruned
 
     config = configured(plan, trial.params)
-    dataset = load(plan.data_dir, config.data.name)
+    dataset = find(plan.data_dir, plan.data)
     pixels = open_pixels(dataset, input_spec(config))
     fit(config, dataset, pixels, folder, watch=Watch(), known=known)
     value = score(folder / "metrics.csv", plan.sweep.metric)

@@ -38,10 +38,15 @@ def partial(*overrides: str) -> Config:
 
 
 def made(
-    lower: nn.Module, part: Samples, config: Config, views: int, known: Known | None = None
+    lower: nn.Module,
+    part: Samples,
+    config: Config,
+    views: int,
+    known: Known | None = None,
+    data: str = "0" * 64,
 ) -> Embedded:
     kept = {} if known is None else known
-    return embedded(lower, part, config, views, PassThroughProfiler(), kept)
+    return embedded(lower, part, config, views, PassThroughProfiler(), kept, data)
 
 
 def test_maps_of_all_views_lie_one_behind_the_other(part: Samples) -> None:
@@ -88,6 +93,8 @@ def test_what_is_known_is_not_made_again(part: Samples) -> None:
         assert lower.seen == before + 19 * views
     made(lower, part, partial("recipe.augment.zoom=0"), 1, known)  # the plain picture has none
     assert lower.seen == 38 + 3 * 38 + 19
+    made(lower, part, partial(), 1, known, "1" * 64)  # of other pictures
+    assert lower.seen == 38 + 3 * 38 + 38
 
 
 @pytest.mark.parametrize("times", [7e4, float("inf"), float("nan")])

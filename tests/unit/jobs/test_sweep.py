@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from pulmo.config.compose import compose, compose_for_sweep
+from pulmo.config.schema import Config
 from pulmo.config.settings import Settings
+from pulmo.data.manifest import DataSet, load
 from pulmo.errors import ConfigError, DataError, ModelError, UntrainableError
 from pulmo.jobs import fit as fitting
 from pulmo.jobs import hardware, trials
@@ -51,7 +53,7 @@ def search(data_dir: Path, tmp_path: Path) -> Search:
 
     def run(*overrides: str, **places: Any) -> Swept:
         given = [*TINY, f"run.root={tmp_path}", "sweep.name=mine", *overrides]
-        settings = Settings(data_dir=data_dir, **places)
+        settings = Settings(**{"data_dir": data_dir, **places})
         return job.sweep(compose_for_sweep(given), given, settings)
 
     return run
@@ -247,6 +249,9 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_trained(
     (folder / "odd.yaml").write_text("space:\n  trainer.batch_size: {choices: [8, 0]}\n")
     with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
         search("sweep=odd")
+    (folder / "odd.yaml").write_text("space:\n  data.name: {choices: [phantom, other]}\n")
+    with pytest.raises(ConfigError, match="only one can be searched on"):
+        search("sweep=odd")
     assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
 
 
@@ -268,6 +273,28 @@ def test_settings_of_every_kind_become_overrides(
     assert settings["data.resize"] in ("squash", "crop")
 
 
+def test_a_search_stays_on_the_data_that_it_began_with(
+    search: Search, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data_dir, own)
+    plain, seen = fitting.fit, []
+
+    def changing(config: Config, dataset: DataSet, *more: Any, **named: Any) -> Any:
+        if not seen:
+            prepare(compose([*TINY, "data.splits.val=0.3"]), own)
+        seen.append(dataset.manifest.digest)
+        return plain(config, dataset, *more, **named)
+
+    before = load(own, "phantom").manifest.digest
+    monkeypatch.setattr(fitting, "fit", changing)
+    search("sweep.trials=2", data_dir=own)
+    assert seen == [before, before]
+    assert load(own, "phantom").manifest.digest != before
+    with pytest.raises(ConfigError, match="begun with another data"):
+        search("sweep.trials=3", data_dir=own)
+
+
 def test_an_experiment_says_everything_that_was_searched_and_the_seed(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +307,8 @@ def test_an_experiment_says_everything_that_was_searched_and_the_seed(
         "  data.mirror: {choices: [true, false]}\n"
     )
     given = (*TINY, "sweep=odd", "seed=4", "data.mirror=false", "data.phantom.noise=0.2")
-    plan = job._plan(compose_for_sweep(given), given, Settings(data_dir=data_dir), 1)
+    places = Settings(data_dir=data_dir)
+    plan = job._plan(compose_for_sweep(given), given, places, 1, "0" * 64)
     settings = {"data.resize": "crop", "data.mirror": True}
     told = job._experiment(plan, 3, 0.9, settings)
     Path("configs/experiment/mine.yaml").write_text(told)
