@@ -15,11 +15,11 @@ from pulmo.core.bundle import Bundle
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.arms import Window  # noqa: E402 - beside the package, not in it
+from benchmarks import training  # noqa: E402 - beside the package, not in it
+from benchmarks.arms import Window  # noqa: E402
 from benchmarks.client import request  # noqa: E402
 from benchmarks.page import page  # noqa: E402
 from benchmarks.ratios import Row, interval, ratio  # noqa: E402
-from benchmarks.training import _same  # noqa: E402
 
 
 def test_a_ratio_is_the_median_over_rounds_with_its_interval() -> None:
@@ -78,7 +78,19 @@ def test_what_training_costs_stands_below_what_serving_costs(tmp_path: Path) -> 
     assert "## Training" not in page({"measured": {}})
 
 
+def test_what_ran_whole_is_told_as_often_as_it_ran(tmp_path: Path) -> None:
+    row = Row("T4", "time", 0.9, 0.8, 1.0)
+    plan = training.Plan((), (), 12, 10.0, 0.98, None, None, on_gpu=False)
+    path = tmp_path / "training.json"
+    for name in ("loops", "T4", "sweep"):
+        training.store(name, [row], plan, path)
+    told = page({"measured": {}}, json.loads(path.read_text("utf-8")))
+    assert "- loops: 12 rounds of 10 s, the default data set" in told
+    for name in ("T4", "sweep"):
+        assert f"- {name}: 3 whole runs, the default data set" in told
+
+
 def test_loops_that_do_not_do_the_same_are_told() -> None:
-    _same([1.0, 0.5], [1.0, 0.5004])
+    training._same([1.0, 0.5], [1.0, 0.5004])
     with pytest.raises(SystemExit, match="the loops disagree"):
-        _same([1.0, 0.5], [1.0, 0.502])
+        training._same([1.0, 0.5], [1.0, 0.502])
