@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pulmo.core.bundle import Bundle
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import training  # noqa: E402 - beside the package, not in it
+from benchmarks import serving, training  # noqa: E402 - beside the package, not in it
 from benchmarks.arms import Window  # noqa: E402
 from benchmarks.client import request  # noqa: E402
 from benchmarks.page import page  # noqa: E402
@@ -65,6 +66,24 @@ def test_a_quick_run_makes_results_and_page(toy_bundle: Bundle, tmp_path: Path) 
     assert list(told["measured"]) == ["S5", "T5"]
     assert all(row["value"] > 0 for one in told["measured"].values() for row in one["rows"])
     assert "| T5 | decode and resize" in page(told)
+
+
+def test_a_measurement_leaves_the_engine_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def until_listening(_: object) -> float:
+        asked.append(os.environ["PULMO_ENGINE"])
+        return 1.0
+
+    monkeypatch.setenv("PULMO_ENGINE", "openvino")
+    monkeypatch.setattr(serving, "_until_listening", until_listening)
+    monkeypatch.setattr(serving.subprocess, "run", lambda *_, **__: None)  # an environment is made
+    client: Any = None
+    serving.c3(serving.Plan(tmp_path, [], [], None, 1, 1.0), client)
+    assert asked == ["onnxruntime"] * 4
+    assert os.environ["PULMO_ENGINE"] == "openvino"
 
 
 def test_what_training_costs_stands_below_what_serving_costs(tmp_path: Path) -> None:
