@@ -87,12 +87,13 @@ class Once:
         views: int,
         profiler: Profiler,
         known: Known,
+        data: str,
     ) -> Embedded:
         """As `jobs.embedding.embedded`."""
         begun = time.perf_counter()
         if self._made is None or self._made[0] < views:
             whole = Samples(part.inputs, self.rows, np.zeros_like(self.rows))
-            made = embedded(lower, whole, config, views, profiler, {})
+            made = embedded(lower, whole, config, views, profiler, {}, data)
             self._made = views, made, time.perf_counter() - begun
         most, made, took = self._made
         places = np.searchsorted(self.rows, part.rows)

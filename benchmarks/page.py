@@ -67,10 +67,10 @@ def _part(head: str, peers: str, results: dict[str, Any], plot: str) -> str:
         told += [_line(row) for row in results["measured"][name]["rows"]]
     told.append("\n")
     for name, one in sorted(results["measured"].items()):
-        told.append(
-            f"- {name}: {one['rounds']} rounds of {one['seconds']:g} s, {one['network']}, "
-            f"{one['at'][:10]}.\n"
-        )
+        seconds, rounds = one["seconds"], one["rounds"]
+        whole = "whole run" if rounds == 1 else "whole runs"
+        done = whole if seconds is None else f"rounds of {seconds:g} s"
+        told.append(f"- {name}: {rounds} {done}, {one['network']}, {one['at'][:10]}.\n")
     return "".join(told)
 
 

@@ -1,7 +1,10 @@
-"""The peer: a plain PyTorch + timm fine-tune as tutorials show it, with channels-last.
+"""The peer: a plain PyTorch + timm fine-tune as people write it, with channels-last.
 
-The same network and weights, the same files and split, the same changes of pictures in kind and
-size, the same optimiser, batch and schedule; JPEG files are decoded by Pillow in every epoch.
+Files, split, network, weights, batch, learning rate and weights of the classes are those of the
+configuration. What differs is what such a loop leaves as it comes: files are decoded by Pillow in
+every epoch, to three channels; torchvision turns, shifts, zooms and changes brightness and contrast
+by the recipe's amounts, and knows no gamma, stretch or sharpness; AdamW decays all weights by its
+0.01; the rate follows a cosine from the first step, without warm-up; norms always train.
 """
 
 import os

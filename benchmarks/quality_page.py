@@ -13,6 +13,7 @@ PAGE, PLOT = ROOT / "docs/experiments.md", ROOT / "docs/images/quality.png"
 IMAGE = f"images/{PLOT.name}"
 LEAST = 20  # pictures of each class in a cluster that counts
 BAR = 0.97  # mean AUROC of the clusters left out
+OFFICIAL = 624  # pictures of the official test
 
 HEAD = """# Experiments
 
@@ -55,11 +56,17 @@ accuracy when a tenth is left to a human. Seconds are those of the whole command
 $ uv run invoke benchmark-quality --arguments "--recipe default ''"
 ```
 """
+PART = """
+The official test has {whole} pictures. The data set that was asked about here holds {held} of
+them, and the recipes' figures are of those alone. Kermany 2018, MedMNIST+, DINO and AutoML were
+judged on all {whole}; of the other rows below the recipes' the number is not recorded. They show
+about where others are, and are no comparison on the same pictures.
+"""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Figures of others on the same pictures; None where none was told."""
+    """Figures of others, on all or another part of the official test; None where none was told."""
 
     what: str
     auroc: float
@@ -109,7 +116,9 @@ def page(experiments: Document, quality: Document) -> str:
     """The page, as Markdown."""
     told = [HEAD, *_experiments(experiments.get("experiments", []))]
     if recipes := quality.get("recipes"):
-        told += [FINAL_HEAD, _where(quality), f"\n![Figures of every seed]({IMAGE})\n\n"]
+        held = ", ".join(f"{size:,}" for size in _asked(quality))
+        told += [FINAL_HEAD, PART.format(whole=OFFICIAL, held=held)]
+        told += [_where(quality), f"\n![Figures of every seed]({IMAGE})\n\n"]
         told += [_final(recipes), _goals(recipes), _opened(quality)]
     return "".join(told)
 
@@ -229,12 +238,16 @@ def _mark(goal: Goal, summary: Document) -> str:
 
 
 def _opened(quality: Document) -> str:
-    opened = quality["opened"].values()
-    sizes = sorted({one["test"]["pictures"] for one in opened})
+    opened, sizes = quality["opened"].values(), _asked(quality)
     again = sum(one["times"] > 1 for one in opened)
     told = f"\n{len(opened)} models were asked about the test, {sizes[0]:,} pictures"
     told += f" ({', '.join(map(str, sizes))})" if len(sizes) > 1 else ""
     return told + (f"; {again} of them more than once.\n" if again else ", each once.\n")
+
+
+def _asked(quality: Document) -> list[int]:
+    """Of how many pictures the test was, each number once."""
+    return sorted({one["test"]["pictures"] for one in quality["opened"].values()})
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -26,7 +26,7 @@ from benchmarks.serving import t5 as decoding
 
 RESULTS = ROOT / "benchmarks/results/training.json"
 NETWORK = ("model=efficientnet_lite0", "recipe=finetune")
-WHOLE = 3  # times that T4 is run
+WHOLE = 3  # times that T4 and the sweep are run
 TARGET = 0.98
 AGREEMENT = 1e-3  # of the first losses of loops that do the same
 GPU = "trainer.accelerator=gpu"
@@ -114,7 +114,7 @@ def t4(plan: Plan) -> list[Row]:
     if plan.network != NETWORK:
         own = {"train": plan.network}
     draw, took = Random(0), {name: list[float]() for name in (*own, "plain")}
-    for number in range(WHOLE if plan.count > 1 else 1):
+    for number in range(_times(plan)):
         for name in draw.sample(list(took), len(took)):
             kind = "target" if name in own else "plain-target"
             network = own.get(name, plan.network)
@@ -122,6 +122,10 @@ def t4(plan: Plan) -> list[Row]:
             took[name].append(told["seconds"] or float("inf"))
             print(f"  run {number + 1}, {name}: {told}", file=sys.stderr)
     return [_faster(name, took[name], took["plain"], plan.target) for name in own]
+
+
+def _times(plan: Plan) -> int:
+    return WHOLE if plan.count > 1 else 1
 
 
 def _faster(name: str, own: Sequence[float], plain: Sequence[float], target: float) -> Row:
@@ -172,7 +176,7 @@ def workers(plan: Plan) -> list[Row]:
         given += ["trainer.max_epochs=20", "trainer.patience=null"]
         given += ["model.image_size=64", "model.options.width=16"]
     found = []
-    for _ in range(WHOLE if plan.count > 1 else 1):
+    for _ in range(_times(plan)):
         took = {}
         for number in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
@@ -227,13 +231,17 @@ ON_CPU, ON_GPU = ("loops", "T4", "sweep"), ("loops", "T4", "224")
 
 
 def store(name: str, rows: Sequence[Row], plan: Plan, path: Path) -> None:
-    """Put rows in the place of those that were measured before, apart for CPU and GPU."""
+    """Put rows in the place of those that were measured before, apart for CPU and GPU.
+
+    What ran whole has no `seconds`.
+    """
+    runs = {"T4": _times(plan), "sweep": _times(plan), "224": 1}
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"measured": {}}
     known["machine"] = {**machine(), **_gpu()} if plan.on_gpu else machine()
     known["measured"][f"{name}, GPU" if plan.on_gpu else name] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": plan.count,
-        "seconds": plan.seconds,
+        "rounds": runs.get(name, plan.count),
+        "seconds": None if name in runs else plan.seconds,
         "network": " ".join(plan.overrides) or "the default data set",
         "rows": [row.document() for row in rows],
     }

@@ -4,6 +4,7 @@
     ├── ConfigError      the configuration or a setting is wrong            exit 2
     ├── DataError        images, manifests or data sets are wrong           exit 1
     ├── ModelError       a bundle, a network or a checkpoint is wrong       exit 1
+    │   └── UntrainableError no model comes out of these settings here      exit 1
     ├── RegistryError    the registry cannot do what was asked              exit 1
     │   ├── NotFoundError    no such model, version or alias                exit 1
     │   └── ConflictError    somebody else moved the alias first            exit 1
@@ -38,6 +39,10 @@ class DataError(PulmoError):
 
 class ModelError(PulmoError):
     """A bundle, a network or a checkpoint is missing, damaged or unsuitable."""
+
+
+class UntrainableError(ModelError):
+    """No model comes out of these settings on this machine; of others one may."""
 
 
 class RegistryError(PulmoError):

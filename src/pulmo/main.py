@@ -33,6 +33,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     errors.ConfigError: 2,
     errors.DataError: 1,
     errors.ModelError: 1,
+    errors.UntrainableError: 1,
     errors.RegistryError: 1,
     errors.NotFoundError: 1,
     errors.ConflictError: 1,

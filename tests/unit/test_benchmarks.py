@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from pulmo.core.bundle import Bundle
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.arms import Window  # noqa: E402 - beside the package, not in it
+from benchmarks import serving, training  # noqa: E402 - beside the package, not in it
+from benchmarks.arms import Window  # noqa: E402
 from benchmarks.client import request  # noqa: E402
 from benchmarks.page import page  # noqa: E402
 from benchmarks.ratios import Row, interval, ratio  # noqa: E402
-from benchmarks.training import _same  # noqa: E402
 
 
 def test_a_ratio_is_the_median_over_rounds_with_its_interval() -> None:
@@ -67,6 +68,24 @@ def test_a_quick_run_makes_results_and_page(toy_bundle: Bundle, tmp_path: Path) 
     assert "| T5 | decode and resize" in page(told)
 
 
+def test_a_measurement_leaves_the_engine_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def until_listening(_: object) -> float:
+        asked.append(os.environ["PULMO_ENGINE"])
+        return 1.0
+
+    monkeypatch.setenv("PULMO_ENGINE", "openvino")
+    monkeypatch.setattr(serving, "_until_listening", until_listening)
+    monkeypatch.setattr(serving.subprocess, "run", lambda *_, **__: None)  # an environment is made
+    client: Any = None
+    serving.c3(serving.Plan(tmp_path, [], [], None, 1, 1.0), client)
+    assert asked == ["onnxruntime"] * 4
+    assert os.environ["PULMO_ENGINE"] == "openvino"
+
+
 def test_what_training_costs_stands_below_what_serving_costs(tmp_path: Path) -> None:
     row = Row("T1", "training ÷ plain PyTorch + timm, CPU", 1.3, 1.2, 1.4, 1.1).document()
     one = {"rows": [row], "rounds": 12, "seconds": 10.0, "network": "the default", "at": "2026-01"}
@@ -78,7 +97,19 @@ def test_what_training_costs_stands_below_what_serving_costs(tmp_path: Path) -> 
     assert "## Training" not in page({"measured": {}})
 
 
+def test_what_ran_whole_is_told_as_often_as_it_ran(tmp_path: Path) -> None:
+    row = Row("T4", "time", 0.9, 0.8, 1.0)
+    plan = training.Plan((), (), 12, 10.0, 0.98, None, None, on_gpu=False)
+    path = tmp_path / "training.json"
+    for name in ("loops", "T4", "sweep"):
+        training.store(name, [row], plan, path)
+    told = page({"measured": {}}, json.loads(path.read_text("utf-8")))
+    assert "- loops: 12 rounds of 10 s, the default data set" in told
+    for name in ("T4", "sweep"):
+        assert f"- {name}: 3 whole runs, the default data set" in told
+
+
 def test_loops_that_do_not_do_the_same_are_told() -> None:
-    _same([1.0, 0.5], [1.0, 0.5004])
+    training._same([1.0, 0.5], [1.0, 0.5004])
     with pytest.raises(SystemExit, match="the loops disagree"):
-        _same([1.0, 0.5], [1.0, 0.502])
+        training._same([1.0, 0.5], [1.0, 0.502])

@@ -265,6 +265,7 @@ def test_the_page_tells_experiments_and_goals(tmp_path: Path) -> None:
     assert "| Q1 | AUROC on the official test | default | 0.985 ± 0.007 (0.980 – 0.990) |" in told
     assert "| ≥ 0.93 | **not reached** |" in told
     assert "2 models were asked about the test, 300 pictures, each once." in told
+    assert "has 624 pictures. The data set that was asked about here holds 300 of" in told
     draw(results, tmp_path / "images/quality.png")
     assert (tmp_path / "images/quality.png").read_bytes().startswith(b"\x89PNG")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pulmo.config.schema import Config
 from pulmo.core.bundle import sha256
 from pulmo.data.datamodule import Samples
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import UntrainableError
 from pulmo.jobs import hardware, profiling
 from pulmo.models.augment import augment
 from pulmo.progress import track
@@ -31,17 +31,19 @@ def embedded(
     views: int,
     profiler: Profiler,
     known: Known,
+    data: str,
 ) -> Embedded:
     """What the frozen `lower` makes of `views` views of samples, as it is `known`, or made now and
     left there: embeddings float32 [views · n, D] or feature maps float16 [views · n, d, h, w].
 
+    `data` is the digest of the data set that they are of.
     All samples of view 0, the plain picture, come first; the others are augmented. Raises
-    ModelError for maps that float16 does not hold, DataError for more than fits into memory.
+    UntrainableError for maps that float16 does not hold, and for more than fits into memory.
     """
     recipe = config.recipe
     cut = recipe.thaw if recipe.kind == "partial" else 0
     decides = (cut, config.seed, config.model, config.data, recipe.augment if views > 1 else None)
-    key = sha256(f"{views} {decides}".encode() + part.rows.tobytes())
+    key = sha256(f"{data} {views} {decides}".encode() + part.rows.tobytes())
     if key not in known:
         known[key] = _embed(lower, part, config, views, profiler, known)
     return known[key]
@@ -92,7 +94,7 @@ def _packed(found: Tensor, config: Config) -> Tensor:
         return found.cpu()
     most = float(found.abs().max())
     if not most <= torch.finfo(torch.float16).max:
-        raise ModelError(
+        raise UntrainableError(
             f"a feature map of {config.model.architecture} reaches {most:.3g}, more than its 16 "
             "bits hold: take recipe=finetune, or another recipe.thaw"
         )
@@ -100,7 +102,7 @@ def _packed(found: Tensor, config: Config) -> Tensor:
 
 
 def _room(one: Tensor, n: int, known: Known) -> Embedded:
-    """An array for n of these; what is known makes way where it must. Raises DataError.
+    """An array for n of these; what is known makes way where it must. Raises UntrainableError.
 
     A mapping of its own: unlike other memory (`hardware.keep_memory`) the system has it back at
     once when it is freed.
@@ -111,7 +113,7 @@ def _room(one: Tensor, n: int, known: Known) -> Embedded:
         gc.collect()  # a training that is over holds its samples in cycles
     free = hardware.free_memory()
     if need > OF_FREE_MEMORY * free:
-        raise DataError(
+        raise UntrainableError(
             f"what the frozen part makes of {n} views of pictures takes {need / 1e9:.2f} GB, "
             f"{free / 1e9:.2f} GB of memory are free: lower recipe.views, model.image_size or "
             "recipe.thaw, or take recipe=finetune"

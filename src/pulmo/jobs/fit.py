@@ -21,7 +21,7 @@ from pulmo.config.schema import Config
 from pulmo.core.preprocess import Pixels
 from pulmo.data.datamodule import SampleDataModule, Samples
 from pulmo.data.manifest import DataSet
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import DataError, UntrainableError
 from pulmo.jobs import hardware, profiling, ranks
 from pulmo.jobs.embedding import Known, changed, embedded, scaled, unpacked
 from pulmo.jobs.run_folder import CHECKPOINTS
@@ -36,11 +36,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Around:
-    """Who is told of a training as it goes, and what frozen parts made of pictures before."""
+    """Who is told of a training as it goes, and what frozen parts made of pictures before; `data`
+    is the digest of the data set.
+    """
 
     logger: Logger | None
     watch: pl.Callback | None
     known: Known
+    data: str
     profiler: Profiler
 
 
@@ -75,7 +78,8 @@ def fit(
     hardware.check_space(network, trained, run_dir)
     weights = 1 / shares / np.mean(1 / shares) if config.recipe.balance else np.ones_like(shares)
     profiler = profiling.make(config.trainer.profiler, run_dir, gpu=hardware.uses_gpu(config))
-    around = Around(logger, watch, {} if known is None else known, profiler)
+    data = dataset.manifest.digest
+    around = Around(logger, watch, {} if known is None else known, data, profiler)
     if frozen is not None:
         train = _through(frozen, train, config.recipe.views, config, around)
         val = _through(frozen, val, 1, config, around)
@@ -133,7 +137,7 @@ def _through(
     frozen: nn.Module, part: Samples, views: int, config: Config, around: Around
 ) -> Samples:
     """What the frozen part makes of views of samples, made here once."""
-    inputs = embedded(frozen, part, config, views, around.profiler, around.known)
+    inputs = embedded(frozen, part, config, views, around.profiler, around.known, around.data)
     return Samples(inputs, np.arange(len(inputs)), np.tile(part.labels, views))
 
 
@@ -189,7 +193,7 @@ def _run(
         trainer = _trainer(config, keeper, run_dir, around)
         trainer.fit(module, datamodule=data, ckpt_path=start)
     if keeper.best is None:
-        raise ModelError("no epoch gave a finite validation loss: lower recipe.learning_rate")
+        raise UntrainableError("no epoch gave a finite validation loss: lower recipe.learning_rate")
     best = {k.removeprefix("model."): v for k, v in keeper.best.items()}
     module.model.cpu().load_state_dict(best)
 

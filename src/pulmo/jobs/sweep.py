@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pulmo import logs
 from pulmo.config.compose import compose
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logs.get_logger(__name__)
 
-DECIDED = ("model", "recipe", "trainer", "decision")  # what an experiment's file may say
+DECIDED = ("seed", "model", "recipe", "trainer", "decision")  # what an experiment's file says
 AGREED = "agreed"  # the study's attribute that says what was searched, and on what
 
 
@@ -56,17 +56,18 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     """
     from filelock import FileLock
 
-    plan = _plan(config, overrides, places, workers)
+    manifest = load(places.data_dir, config.data.name).manifest
+    plan = _plan(config, overrides, places, workers, manifest.digest)
     trials.library()
     for settings in _corners(plan):
-        trials.configured(plan, settings)
-    dataset = load(plan.data_dir, config.data.name)
-    require_positive(config, dataset.manifest)
+        if trials.configured(plan, settings).data.name != config.data.name:
+            raise ConfigError("sweep.space names several data sets: only one can be searched on")
+    require_positive(config, manifest)
     if plan.sweep.metric == "val_auroc":
-        require_validated(dataset.manifest)
+        require_validated(manifest)
     with FileLock(plan.folder / trials.LOCK):
         study = trials.open_study(plan)
-        _agree(study, plan, dataset.manifest.digest)
+        _agree(study, plan)
         found = trials.recover(study, plan)
     if found:
         log.info("%d trials were broken off and are tried again", found)
@@ -78,7 +79,9 @@ def sweep(config: Config, overrides: Sequence[str], places: Settings, workers: i
     return _result(study, plan)
 
 
-def _plan(config: Config, overrides: Sequence[str], places: Settings, workers: int) -> Plan:
+def _plan(
+    config: Config, overrides: Sequence[str], places: Settings, workers: int, data: str
+) -> Plan:
     assert config.sweep is not None
     name = config.sweep.name or f"{config.registry.name}-{config.recipe.kind}"
     folder = (Path(config.run.root) / "sweeps" / name).absolute()
@@ -89,6 +92,7 @@ def _plan(config: Config, overrides: Sequence[str], places: Settings, workers: i
         folder=folder,
         url=_url(places.sweep_url, folder),
         data_dir=places.data_dir.absolute(),
+        data=data,
         overrides=tuple(text for text in overrides if not _is_sweeps(text)),
         sweep=config.sweep,
         seed=config.seed,
@@ -123,7 +127,7 @@ def _corners(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def _agree(study: "Study", plan: Plan, data_digest: str) -> None:
+def _agree(study: "Study", plan: Plan) -> None:
     whole = compose(plan.overrides).document()
     document = {part: value for part, value in whole.items() if part not in ("run", *LATER)}
     space = {key: part.model_dump() for key, part in plan.sweep.space.items()}
@@ -131,7 +135,7 @@ def _agree(study: "Study", plan: Plan, data_digest: str) -> None:
         "configuration": document,
         "space": space,
         "metric": plan.sweep.metric,
-        "data": data_digest,
+        "data": plan.data,
     }
     before = study.user_attrs.get(AGREED)
     if before is None:
@@ -171,6 +175,8 @@ def _worker(plan: Plan) -> None:
     logs.setup()
     parent = parent_process()
     assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it hears of it, and ends it
+    signal.signal(signal.SIGTERM, _stop)
 
     def follow() -> None:
         parent.join()
@@ -178,6 +184,10 @@ def _worker(plan: Plan) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     trials.work(plan)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _result(study: "Study", plan: Plan) -> Swept:
@@ -239,19 +249,24 @@ def _importance(study: "Study") -> dict[str, float]:
 
 
 def _experiment(plan: Plan, number: int, value: float, settings: Mapping[str, Any]) -> str:
-    """What the trial's configuration says otherwise than the plain one, as YAML."""
-    kept = [text for text in plan.overrides if text.lstrip("+").startswith(("data=", "data."))]
+    """What the trial's configuration says otherwise than the plain one, as YAML: what is DECIDED,
+    and the parts that were searched. The data set is named beside it, without what was searched.
+    """
+    given = [(text, text.lstrip("+").partition("=")[0]) for text in plan.overrides]
+    kept = [
+        text
+        for text, key in given
+        if key.partition(".")[0] == "data" and key not in plan.sweep.space
+    ]
+    parts = dict.fromkeys([*DECIDED, *(key.partition(".")[0] for key in plan.sweep.space)])
     plain, chosen = compose(kept).document(), trials.configured(plan, settings).document()
     lines = [
         "# @package _global_",
         f"# Trial {number} of the sweep {plan.name}: {plan.sweep.metric} {value:.4f}.",
         f"# In configs/experiment: uv run main.py train {' '.join(kept)} experiment={plan.name}",
     ]
-    for part in DECIDED:
-        different = _difference(plain[part], chosen[part])
-        if different:
-            lines += [f"{part}:", *_lines(different, "  ")]
-    return "\n".join(lines) + "\n"
+    different = _difference(plain, {part: chosen[part] for part in parts})
+    return "\n".join([*lines, *_lines(different, "")]) + "\n"
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pulmo import logs
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.config.sweeping import Choices, Range, SweepConfig
-from pulmo.errors import ConfigError, ModelError, RegistryError
+from pulmo.errors import ConfigError, DataError, RegistryError, UntrainableError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -31,14 +31,16 @@ ATTEMPTS = 3  # of a trial whose worker died, perhaps by what it was asked to do
 
 @dataclass(frozen=True)
 class Plan:
-    """What every worker needs to know. `overrides` are those of all trials, without the sweep's;
-    `threads` is what each worker may use, `alone` whether it is the only one.
+    """What every worker needs to know. `data` is the digest of the data set of all trials,
+    `overrides` are theirs without the sweep's; `threads` is what each worker may use, `alone`
+    whether it is the only one.
     """
 
     name: str
     folder: Path
     url: str
     data_dir: Path
+    data: str
     overrides: tuple[str, ...]
     sweep: SweepConfig
     seed: int
@@ -83,7 +85,7 @@ def open_study(plan: Plan) -> "Study":
 
 
 def recover(study: "Study", plan: Plan) -> int:
-    """Ask again for the trials whose workers died; each goes on in its own folder.
+    """Ask again for the trials that ran when their workers ended; each goes on in its own folder.
 
     The sweep's lock must be held. Returns how many there were.
     """
@@ -96,10 +98,8 @@ def recover(study: "Study", plan: Plan) -> int:
             continue  # its worker lives
         try:
             study.tell(trial.number, state=TrialState.FAIL)
-            attempt = int(trial.user_attrs.get("attempt", 1)) + 1
-            if attempt <= ATTEMPTS:
-                again = {"folder": _folder(trial), "attempt": attempt}
-                study.enqueue_trial(trial.params, user_attrs=again)
+            again = {"folder": _folder(trial), "attempt": _number(trial) + 1}
+            study.enqueue_trial(trial.params, user_attrs=again)
             found += 1
         finally:
             lock.release()
@@ -158,30 +158,36 @@ def configured(plan: Plan, settings: Mapping[str, Any]) -> Config:
 
 
 def score(table: Path, metric: str) -> float:
-    """The metric at the epoch with the least validation loss, whose weights are kept."""
+    """The metric at the epoch with the least finite validation loss, whose weights are kept."""
     with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+        rows = [row for row in csv.DictReader(stream) if math.isfinite(float(row["val_loss"]))]
     return float(min(rows, key=lambda row: float(row["val_loss"]))[metric])
 
 
 def _attempt(study: "Study", trial: "Trial", plan: Plan, known: dict[str, Any]) -> None:
-    """Train with the trial's settings and tell the study how it went."""
+    """Train with the trial's settings and tell the study how it went.
+
+    One that was asked to stop or met a fault of the machine stays RUNNING there, to be asked for
+    again, and its attempt does not count.
+    """
     from optuna.exceptions import TrialPruned
     from optuna.trial import TrialState
 
     folder = plan.folder / "trials" / _folder(trial)
     try:
+        if _number(trial) > ATTEMPTS:
+            raise UntrainableError(f"its worker died {ATTEMPTS} times")
         value = _train(trial, plan, folder, known)
     except TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         log.info("trial %d: ended early", trial.number)
-    except ModelError as error:  # settings that no model comes out of
+    except UntrainableError as error:
         trial.set_user_attr("error", str(error))
         study.tell(trial, state=TrialState.PRUNED)
         log.warning("trial %d: %s", trial.number, error)
-    except Exception as error:
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=TrialState.FAIL)
+    except BaseException as error:
+        trial.set_user_attr("attempt", _number(trial) - 1)
+        trial.set_user_attr("error", str(error) or type(error).__name__)
         raise
     else:
         study.tell(trial, value)
@@ -194,7 +200,7 @@ def _train(trial: "Trial", plan: Plan, folder: Path, known: dict[str, Any]) -> f
     from optuna.exceptions import TrialPruned
 
     from pulmo.data.cache import open_pixels
-    from pulmo.data.manifest import load
+    from pulmo.data.manifest import find
     from pulmo.jobs.fit import fit
     from pulmo.jobs.train import input_spec
 
@@ -207,18 +213,23 @@ def _train(trial: "Trial", plan: Plan, folder: Path, known: dict[str, Any]) -> f
                 raise TrialPruned
 
     config = configured(plan, trial.params)
-    dataset = load(plan.data_dir, config.data.name)
+    dataset = find(plan.data_dir, plan.data)
     pixels = open_pixels(dataset, input_spec(config))
     fit(config, dataset, pixels, folder, watch=Watch(), known=known)
     value = score(folder / "metrics.csv", plan.sweep.metric)
     if not math.isfinite(value):
-        raise ModelError(f"{plan.sweep.metric} is no number: the validation split lacks a class")
+        raise DataError(f"{plan.sweep.metric} is no number: the validation split lacks a class")
     return value
 
 
 def _folder(trial: "Trial | FrozenTrial") -> str:
     """The name of a trial's folder; a trial that is asked again keeps the first one's."""
     return str(trial.user_attrs.get("folder", f"{trial.number:04d}"))
+
+
+def _number(trial: "Trial | FrozenTrial") -> int:
+    """Which attempt at its settings a trial is, from 1."""
+    return int(trial.user_attrs.get("attempt", 1))
 
 
 def _lock(plan: Plan, trial: "Trial | FrozenTrial") -> "FileLock":
@@ -240,7 +251,7 @@ def _taken(lock: "FileLock") -> bool:
 
 
 def _counted() -> tuple[Any, ...]:
-    """States of trials that count: one that failed is asked for again."""
+    """States of trials that count: one that failed has been asked for again."""
     from optuna.trial import TrialState
 
     return TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING

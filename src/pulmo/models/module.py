@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pulmo.config.schema import RecipeConfig
 from pulmo.core.metrics import auroc
-from pulmo.errors import ModelError
+from pulmo.errors import UntrainableError
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Prepare = Callable[[Tensor, Tensor, int], Tensor]
@@ -151,7 +151,7 @@ class ClassifierModule(pl.LightningModule):
 
     def _check(self, name: str, value: float) -> None:
         if not math.isfinite(value):
-            raise ModelError(
+            raise UntrainableError(
                 f"the {name} is {value} at step {self.global_step}: nothing is kept; "
                 "try a smaller recipe.learning_rate"
             )

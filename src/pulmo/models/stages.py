@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pulmo.errors import ModelError
+from pulmo.errors import ModelError, UntrainableError
 from pulmo.models.catalog import Network, TimmBody
 
 
@@ -44,11 +44,11 @@ def split(network: Network, thaw: int) -> tuple[nn.Module, nn.Module]:
     The lower part maps float32 [N, C, H, W] in [0, 1] to a feature map [N, d, h, w], the upper one
     that to logits [N, K]; both share the parameters of `network`. What stands between the last
     blocks and the pooling belongs to the last stage. Raises ModelError for a network whose stages
-    are not known, or where none would stay.
+    are not known, UntrainableError where none would stay.
     """
     stages = _stages(network)
     if not 0 < thaw < len(stages):
-        raise ModelError(
+        raise UntrainableError(
             f"recipe.thaw={thaw}, but the network has {len(stages)} stages and one must stay "
             f"frozen: set 1 to {len(stages) - 1}, or take recipe=finetune, which trains all"
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.data.datamodule import Samples
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import UntrainableError
 from pulmo.jobs import hardware
 from pulmo.jobs.embedding import Embedded, Known, changed, embedded, scaled, unpacked
 
@@ -41,10 +41,15 @@ def partial(*overrides: str) -> Config:
 
 
 def made(
-    lower: nn.Module, part: Samples, config: Config, views: int, known: Known | None = None
+    lower: nn.Module,
+    part: Samples,
+    config: Config,
+    views: int,
+    known: Known | None = None,
+    data: str = "0" * 64,
 ) -> Embedded:
     kept = {} if known is None else known
-    return embedded(lower, part, config, views, PassThroughProfiler(), kept)
+    return embedded(lower, part, config, views, PassThroughProfiler(), kept, data)
 
 
 def test_maps_of_all_views_lie_one_behind_the_other(part: Samples) -> None:
@@ -91,12 +96,14 @@ def test_what_is_known_is_not_made_again(part: Samples) -> None:
         assert lower.seen == before + 19 * views
     made(lower, part, partial("recipe.augment.zoom=0"), 1, known)  # the plain picture has none
     assert lower.seen == 38 + 3 * 38 + 19
+    made(lower, part, partial(), 1, known, "1" * 64)  # of other pictures
+    assert lower.seen == 38 + 3 * 38 + 38
 
 
 @pytest.mark.parametrize("times", [7e4, float("inf"), float("nan")])
 def test_maps_that_16_bits_do_not_hold_are_refused(part: Samples, times: float) -> None:
     part.inputs[part.rows[0]] = 255
-    with pytest.raises(ModelError, match="16 bits hold: take recipe=finetune"):
+    with pytest.raises(UntrainableError, match="16 bits hold: take recipe=finetune"):
         made(Counted(times), part, partial(), 1)
 
 
@@ -106,7 +113,7 @@ def test_more_than_memory_holds_is_refused_before_it_is_made(
     need = 4 * 19 * 6 * 8 * 2
     lower, known = Counted(), Known(earlier=np.zeros((1, 1), dtype=np.float32))
     monkeypatch.setattr(hardware, "free_memory", lambda: need)
-    with pytest.raises(DataError, match=r"76 views of pictures .* lower recipe\.views"):
+    with pytest.raises(UntrainableError, match=r"76 views of pictures .* lower recipe\.views"):
         made(lower, part, partial(), 4, known)
     assert lower.seen == 16
     assert not known

@@ -15,7 +15,7 @@ from pulmo.config.schema import Config
 from pulmo.core.bundle import NetworkSpec
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet
-from pulmo.errors import DataError, ModelError
+from pulmo.errors import DataError, ModelError, UntrainableError
 from pulmo.jobs import fit as job
 from pulmo.jobs.data import prepare
 from pulmo.jobs.train import input_spec
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     fit: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ClassifierModule, "_loss", lambda *_: torch.tensor(float("nan")))
-    with pytest.raises(ModelError, match="the loss is nan at step 0: nothing is kept"):
+    with pytest.raises(UntrainableError, match="the loss is nan at step 0: nothing is kept"):
         fit("one")
 
 
@@ -192,7 +192,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
         return plain(self, logits, labels, smoothing)
 
     monkeypatch.setattr(ClassifierModule, "_loss", loss)
-    with pytest.raises(ModelError, match=r"gradient's norm is .* at step 1"):
+    with pytest.raises(UntrainableError, match=r"gradient's norm is .* at step 1"):
         fit("one")
 
 
@@ -206,7 +206,7 @@ def test_a_validation_loss_that_is_never_finite_gives_no_weights(
         return value if self.trainer.training else value * float("nan")
 
     monkeypatch.setattr(ClassifierModule, "_loss", loss)
-    with pytest.raises(ModelError, match="no epoch gave a finite validation loss"):
+    with pytest.raises(UntrainableError, match="no epoch gave a finite validation loss"):
         fit("one")
 
 

@@ -1,23 +1,30 @@
 """A search is kept, goes on where it was stopped, and its best trial is an experiment."""
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pulmo.config.compose import compose, compose_for_sweep
+from pulmo.config.schema import Config
 from pulmo.config.settings import Settings
-from pulmo.data.manifest import load, store
-from pulmo.errors import ConfigError, DataError, ModelError
+from pulmo.data.manifest import DataSet, load, store
+from pulmo.errors import ConfigError, DataError, ModelError, UntrainableError
 from pulmo.jobs import fit as fitting
+from pulmo.jobs import hardware, trials
 from pulmo.jobs import sweep as job
-from pulmo.jobs import trials
 from pulmo.jobs.data import prepare
 from pulmo.jobs.sweep import Swept
+from pulmo.models import checkpoint
 
 pytest.importorskip("optuna")
 
@@ -96,21 +103,66 @@ def test_a_trial_that_was_broken_off_is_tried_again_and_the_rest_is_as_unbroken(
     unbroken = [(one["settings"], one["value"]) for one in told(search("sweep.trials=3"))]
     plain, calls = fitting.fit, []
 
-    def dying(*arguments: Any, **named: Any) -> Any:
+    def stopped(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
-        if len(calls) == 2:
+        if len(calls) > 1:
             raise SystemExit(143)
         return plain(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "fit", dying)
-        with pytest.raises(SystemExit):
-            search("sweep.trials=3", "sweep.name=broken")
+        patch.setattr(fitting, "fit", stopped)
+        for _ in range(4):  # as often as it likes
+            with pytest.raises(SystemExit):
+                search("sweep.trials=3", "sweep.name=broken")
     swept = search("sweep.trials=3", "sweep.name=broken")
-    assert swept.counts == {"complete": 3, "fail": 1}
+    assert swept.counts == {"complete": 3, "fail": 4}
     done = [(one["settings"], one["value"]) for one in told(swept) if one["state"] == "complete"]
     assert done == unbroken
     assert len(list((swept.folder / "trials").iterdir())) == 3  # it kept its folder
+
+
+def test_a_trial_that_kills_its_worker_is_given_up(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any) -> None:
+        raise SystemExit(137)  # nothing is told to the study, as after SIGKILL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "_attempt", dead)
+        for _ in range(trials.ATTEMPTS):
+            with pytest.raises(SystemExit):
+                search("sweep.trials=2")
+    swept = search("sweep.trials=2")
+    assert swept.counts == {"complete": 1, "fail": 3, "pruned": 1}
+    *died, pruned, done = told(swept)
+    assert pruned["error"] == "its worker died 3 times"
+    assert all(one["settings"] == pruned["settings"] for one in died)
+    assert done["settings"] != pruned["settings"]
+
+
+def test_a_worker_that_is_asked_to_stop_ends_in_order(
+    restored_logging: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: Any = object()
+    given = []
+
+    def work(found: trials.Plan) -> None:
+        given.append(found)
+        os.kill(os.getpid(), signal.SIGINT)  # of the terminal, to all processes
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(trials, "work", work)
+    parent = SimpleNamespace(join=threading.Event().wait)
+    monkeypatch.setattr(job, "parent_process", lambda: parent)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            job._worker(plan)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (given, ended.value.code) == ([plan], 143)
 
 
 def test_settings_that_no_model_comes_out_of_end_their_trial_only(
@@ -121,7 +173,7 @@ def test_settings_that_no_model_comes_out_of_end_their_trial_only(
     def failing(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 1:
-            raise ModelError("the loss is nan")
+            raise UntrainableError("the loss is nan")
         return plain(*arguments, **named)
 
     monkeypatch.setattr(fitting, "fit", failing)
@@ -133,21 +185,43 @@ def test_settings_that_no_model_comes_out_of_end_their_trial_only(
 def test_a_fault_of_the_machine_ends_the_search(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*_: Any, **__: Any) -> Any:
-        raise OSError("no space left")
+    plain = checkpoint._replace
+
+    def full(path: Path, *parts: bytes) -> None:
+        if path.suffix == checkpoint.SUFFIX:
+            raise OSError("no space left")
+        plain(path, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "fit", failing)
-        with pytest.raises(OSError, match="no space left"):
+        patch.setattr(checkpoint, "_replace", full)
+        with pytest.raises(ModelError, match="cannot be written: no space left"):
             search("sweep.trials=1")
     assert search("sweep.trials=1").counts == {"complete": 1, "fail": 1}
+
+
+def test_feature_maps_that_do_not_fit_end_their_trial_only(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter((0, 0))
+    monkeypatch.setattr(hardware, "free_memory", lambda: next(free, 10**9))
+    swept = search("recipe=probe", "model=small_cnn", "sweep.trials=2")
+    assert swept.counts == {"complete": 1, "pruned": 1}
+    assert "of memory are free" in told(swept)[0]["error"]
+
+
+def test_data_without_a_figure_end_the_search(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulmo.models.module.auroc", lambda *_: None)
+    with pytest.raises(DataError, match="the validation split lacks a class"):
+        search("sweep.trials=1")
 
 
 def test_a_search_without_a_whole_trial_says_so(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: Any, **__: Any) -> Any:
-        raise ModelError("the loss is nan")
+        raise UntrainableError("the loss is nan")
 
     monkeypatch.setattr(fitting, "fit", failing)
     with pytest.raises(ModelError, match="no trial of the sweep mine came to its end"):
@@ -175,6 +249,9 @@ def test_a_space_that_does_not_fit_is_told_before_anything_is_trained(
         search("sweep=odd")
     (folder / "odd.yaml").write_text("space:\n  trainer.batch_size: {choices: [8, 0]}\n")
     with pytest.raises(ConfigError, match=r"trainer\.batch_size=0"):
+        search("sweep=odd")
+    (folder / "odd.yaml").write_text("space:\n  data.name: {choices: [phantom, other]}\n")
+    with pytest.raises(ConfigError, match="only one can be searched on"):
         search("sweep=odd")
     assert not (tmp_path / "sweeps" / "mine" / "sweep.db").exists()
 
@@ -210,6 +287,52 @@ def test_settings_of_every_kind_become_overrides(
     assert settings["data.resize"] in ("squash", "crop")
 
 
+def test_a_search_stays_on_the_data_that_it_began_with(
+    search: Search, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data_dir, own)
+    plain, seen = fitting.fit, []
+
+    def changing(config: Config, dataset: DataSet, *more: Any, **named: Any) -> Any:
+        if not seen:
+            prepare(compose([*TINY, "data.splits.val=0.3"]), own)
+        seen.append(dataset.manifest.digest)
+        return plain(config, dataset, *more, **named)
+
+    before = load(own, "phantom").manifest.digest
+    monkeypatch.setattr(fitting, "fit", changing)
+    search("sweep.trials=2", data_dir=own)
+    assert seen == [before, before]
+    assert load(own, "phantom").manifest.digest != before
+    with pytest.raises(ConfigError, match="begun with another data"):
+        search("sweep.trials=3", data_dir=own)
+
+
+def test_an_experiment_says_everything_that_was_searched_and_the_seed(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sweep", "experiment"):
+        (tmp_path / "configs" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    Path("configs/sweep/odd.yaml").write_text(
+        "space:\n"
+        "  data.resize: {choices: [squash, crop]}\n"
+        "  data.mirror: {choices: [true, false]}\n"
+    )
+    given = (*TINY, "sweep=odd", "seed=4", "data.mirror=false", "data.phantom.noise=0.2")
+    places = Settings(data_dir=data_dir)
+    plan = job._plan(compose_for_sweep(given), given, places, 1, "0" * 64)
+    settings = {"data.resize": "crop", "data.mirror": True}
+    told = job._experiment(plan, 3, 0.9, settings)
+    Path("configs/experiment/mine.yaml").write_text(told)
+    command = next(line for line in told.splitlines() if "main.py train" in line)
+    config = compose(command.partition(" train ")[2].replace(plan.name, "mine").split())
+    chosen = trials.configured(plan, settings)
+    assert config.data == chosen.data
+    assert (config.seed, config.model, config.trainer) == (4, chosen.model, chosen.trainer)
+
+
 def test_without_optuna_the_command_that_brings_it_is_told(
     search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +349,6 @@ def test_trials_can_lie_in_another_database(search: Search, tmp_path: Path) -> N
 
 def test_the_score_is_that_of_the_kept_epoch(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
-    table.write_text("epoch,val_loss,val_auroc\n0,0.5,0.9\n1,0.4,0.8\n2,0.6,0.95\n")
+    table.write_text("epoch,val_loss,val_auroc\n0,nan,0.9\n1,0.4,0.8\n2,0.6,0.95\n")
     assert trials.score(table, "val_auroc") == 0.8
     assert trials.score(table, "val_loss") == 0.4

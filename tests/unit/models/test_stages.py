@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pulmo.core.bundle import NetworkSpec
-from pulmo.errors import ModelError
+from pulmo.errors import ModelError, UntrainableError
 from pulmo.models.catalog import Network, build
 from pulmo.models.stages import Embedder, split
 
@@ -67,7 +67,8 @@ def test_only_what_is_thawed_gets_gradients(name: str, options: dict[str, int]) 
 
 @pytest.mark.parametrize("thaw", [0, 4])
 def test_a_cut_below_or_above_all_stages_is_refused(thaw: int) -> None:
-    with pytest.raises(ModelError, match=r"has 4 stages .* set 1 to 3, or take recipe=finetune"):
+    told = r"has 4 stages .* set 1 to 3, or take recipe=finetune"
+    with pytest.raises(UntrainableError, match=told):
         split(network("small_cnn", {"width": 4}), thaw)
 
 
