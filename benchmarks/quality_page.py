@@ -164,7 +164,7 @@ def _folds(rows: list[Document]) -> str:
     whole = [row for row in rows if _whole(row)]
     if not whole:
         return ""
-    shown, names = whole[-1], ("auroc", "accuracy", "sensitivity", "specificity")
+    shown, names = whole[0], ("auroc", "accuracy", "sensitivity", "specificity")
     told = [
         f"\nThe clusters, with the figures of {shown['name']}:\n\n"
         "| cluster | pictures | AUROC | accuracy | sensitivity | specificity | |\n"

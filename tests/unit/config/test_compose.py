@@ -90,7 +90,7 @@ def test_any_text_reaches_hydra_whole(text: str) -> None:
         ("trainer={max_epoch: 3}", "did you mean 'trainer.max_epochs'"),
         ("model.options.a.b=1", "unknown key 'model.options.a.b'"),
         ("~sed", "did you mean 'seed'"),
-        ("experiment=none", "There are deeper, detail"),
+        ("experiment=none", "There are detail, finetune_once"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(override: str, near: str) -> None:
