@@ -92,7 +92,7 @@ class DataConfig(_Group):
     positive: str | None = None
     channels: Literal[1, 3] = 1
     resize: Literal["squash", "crop"] = "squash"
-    preprocess: Literal[1, 2] = 1
+    preprocess: Literal[1, 2, 3] = 1
     patient: str | None = None
     slices: dict[str, str] = Field(default_factory=dict)
     dicom: DicomSpec | None = None

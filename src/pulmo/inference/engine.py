@@ -78,7 +78,9 @@ class Engine:
 
     def infer(self, pixels: Pixels, batch: int = BATCH) -> Outputs:
         """As a call, in batches of at most `batch` pictures, so that memory stays bounded."""
-        parts = [self(pixels[i : i + batch]) for i in range(0, max(len(pixels), 1), batch)]
+        if len(pixels) <= batch:
+            return self(pixels)
+        parts = [self(pixels[i : i + batch]) for i in range(0, len(pixels), batch)]
         names = self.specification.outputs
         return Outputs(
             **{name: np.concatenate([getattr(p, name) for p in parts]) for name in names}

@@ -8,27 +8,27 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Literal, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from pulmo.config.settings import Settings
 from pulmo.errors import (
     ConfigError,
     ForbiddenError,
-    PulmoError,
     TooManyError,
     UnauthorizedError,
 )
-from pulmo.serving import contract, problems
+from pulmo.serving import contract
 from pulmo.serving.keyring import Keyring
 
 Role = Literal["public", "signed", "predict", "admin"]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Headers = Mapping[bytes, bytes]  # by lower-case name; of several alike the first
+Address = tuple[str, int] | None  # of a client
 
 CORS: dict[str, Any] = {  # what pages of known origins may send and see
     "allow_methods": ["GET", "POST"],
@@ -64,16 +64,15 @@ class Guard:
         self._pace: RateLimitItem | None = parse(settings.rate_limit) if limited else None
         self._pacer = SlidingWindowCounterRateLimiter(MemoryStorage()) if limited else None
 
-    def admit(self, scope: Scope, role: Role) -> Caller:
+    def admit(self, headers: Headers, client: Address, role: Role) -> Caller:
         """Who asks, if they may ask a route of this role.
 
         Raises UnauthorizedError, ForbiddenError or TooManyError.
         """
         if role == "public":
             return Caller("anyone", "public")
-        headers = dict(reversed(scope["headers"]))
         self._require_origin(headers)
-        caller = self._caller(scope, headers, role)
+        caller = self._caller(client, headers, role)
         self._require_pace(caller)
         return caller
 
@@ -86,12 +85,12 @@ class Guard:
         if origin not in self._origins and origin.partition("://")[2] != host:
             raise ForbiddenError("pages of this origin may not ask: see PULMO_CORS_ORIGINS")
 
-    def _caller(self, scope: Scope, headers: Headers, role: Role) -> Caller:
+    def _caller(self, client: Address, headers: Headers, role: Role) -> Caller:
         if role == "signed":
-            return Caller(_address(scope), "signed")
+            return Caller(_address(client), "signed")
         text = _shown(headers)
         if text is None:
-            return self._stranger(scope, headers, role)
+            return self._stranger(client, headers, role)
         key = self._keyring.opened(text)
         if key is None:
             raise UnauthorizedError("this key is not known here, or was revoked")
@@ -99,8 +98,8 @@ class Guard:
             raise ForbiddenError(f"this needs an admin key, and {key.id} is a predict key")
         return Caller(f"{key.name} ({key.id})", key.role, key.any_version or key.role == "admin")
 
-    def _stranger(self, scope: Scope, headers: Headers, role: Role) -> Caller:
-        address = _address(scope)
+    def _stranger(self, client: Address, headers: Headers, role: Role) -> Caller:
+        address = _address(client)
         if role == "predict" and self._open:
             return Caller(address, "predict")
         passed_on = any(name in headers for name in _PASSED_ON)  # by a proxy: for whom, who knows
@@ -153,37 +152,9 @@ class Guarded(APIRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer if the caller may ask."""
-        scope["state"]["caller"] = self.guard.admit(scope, self.role)
+        headers = dict(reversed(scope["headers"]))
+        scope["state"]["caller"] = self.guard.admit(headers, scope.get("client"), self.role)
         await super().handle(scope, receive, send)
-
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As `handle`, without what reads the parameters of a query: there must be none."""
-        request = Request(scope, receive, send)
-        scope["route"] = self
-        try:
-            scope["state"]["caller"] = self.guard.admit(scope, self.role)
-            response: Response = await self.endpoint(request)
-        except PulmoError as error:
-            response = problems.told(request, error)
-        await response(scope, receive, send)
-
-
-class Shortcut:
-    """Lets plain requests for direct routes past what stands before a router.
-
-    All that FastAPI and Starlette would add for a request without parameters is time: a third of
-    what the event loop spends on it.
-    """
-
-    def __init__(self, app: ASGIApp, routes: "Routes") -> None:
-        self._app, self._routes = app, routes.direct
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        route = None
-        if scope["type"] == "http" and not scope["query_string"]:
-            route = self._routes.get((scope["method"], scope["path"]))
-        await (self._app if route is None else route.answer)(scope, receive, send)
 
 
 class Routes:
@@ -194,7 +165,6 @@ class Routes:
 
     def __init__(self, app: FastAPI, guard: Guard) -> None:
         self._app, self._guard = app, guard
-        self.direct: dict[tuple[str, str], Guarded] = {}  # by method and path, for `Shortcut`
 
     def get(self, role: Role, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
         """Add a route that reads; `options` are those of FastAPI."""
@@ -203,16 +173,6 @@ class Routes:
     def post(self, role: Role, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
         """Add a route that does; `options` are those of FastAPI."""
         return self._add(role, "POST", path, options)
-
-    def shorten(self, method: str, path: str) -> None:
-        """Let plain requests for a route take the `Shortcut`.
-
-        Its endpoint takes the request and parameters of the query, all of which may be left out,
-        and returns a Response.
-        """
-        for route in self._app.router.routes:
-            if isinstance(route, Guarded) and (route.path, route.methods) == (path, {method}):
-                self.direct[method, path] = route
 
     def _add(
         self, asked: Role, method: str, path: str, options: dict[str, Any]
@@ -248,9 +208,8 @@ def _shown(headers: Headers) -> str | None:
     return None if key is None else key.decode("latin-1")
 
 
-def _address(scope: Scope) -> str:
+def _address(client: Address) -> str:
     """Where a request comes from: `OWN`, an IPv4 address, or a network of IPv6 (RFC 6177)."""
-    client = scope.get("client")
     return _network(client[0]) if client else OWN  # a Unix socket has no address
 
 

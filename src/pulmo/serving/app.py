@@ -26,7 +26,8 @@ from pulmo.serving import (
     registry_routes,
     together,
 )
-from pulmo.serving.access import CORS, Guard, Routes, Shortcut, words
+from pulmo.serving.access import CORS, Guard, Routes, words
+from pulmo.serving.express import Lane
 from pulmo.serving.keyring import Keyring
 from pulmo.serving.life import life
 from pulmo.serving.limits import Intake, Limits, Pool
@@ -35,7 +36,7 @@ from pulmo.serving.receipts import Receipts
 from pulmo.serving.registry_routes import Desk
 from pulmo.serving.shelf import Shelf
 from pulmo.serving.together import Question, Steps
-from pulmo.serving.watching import Draining, Figures, Watched
+from pulmo.serving.watching import Draining, Figures, Watch, Watched
 from pulmo.serving.webhooks import Receiver
 
 WAITED_FOR = (
@@ -83,7 +84,8 @@ def create_app(
     ends. With `hosts`, requests whose header Host names another one are refused. With `receipts`
     every answer gets one, and what waits at the end is written, within their bound. With
     `receiver` webhooks are taken, and with a `desk` the registry can be asked.
-    `app.state.draining.begun` makes it not ready and asks clients to close their connections.
+    `app.state.lane` is for its connections; its `watch.draining.begun` makes it not ready and
+    asks clients to close their connections.
     """
     chosen = limits or Limits()
     pool, draining, keyring = Pool(chosen, together.answer), Draining(), Keyring(settings)
@@ -98,11 +100,12 @@ def create_app(
         openapi_url=None,  # its routes would stand before no guard
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.draining, app.state.pool, app.state.figures = draining, pool, figures
+    watch, guard, intake = Watch(figures, draining, hosts), Guard(settings, keyring), Intake(chosen)
+    work = partial(_answer, explain=False, figures=figures)
+    app.state.lane = Lane(watch, guard, present, intake, pool, work)
     problems.install(app)
-    routes = Routes(app, Guard(settings, keyring))
+    routes, reason = Routes(app, guard), _reason(present, pool, draining)
     shelf = Shelf(present, None if desk is None else desk.registry, side)
-    intake, reason = Intake(chosen), _reason(present, pool, draining)
     _add_predict(routes, shelf, pool, intake, figures)
     _add_health(routes, present, reason)
     _add_model(routes, present)
@@ -112,10 +115,9 @@ def create_app(
     inference_protocol.add(routes, shelf, pool, intake, figures, reason)
     registry_routes.add(routes, desk, present, side)
     document.add(app, routes)
-    app.add_middleware(Shortcut, routes=routes)
     if origins := words(settings.cors_origins):
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)
-    app.add_middleware(Watched, figures=figures, draining=draining, hosts=hosts)
+    app.add_middleware(Watched, watch=watch)
     return app
 
 
@@ -140,8 +142,6 @@ def _add_predict(
         async with intake.body(request) as body:
             work = partial(_answer, model, body, content_type, explain, figures)
             return Response(await pool.run(work), media_type="application/json")
-
-    routes.shorten("POST", "/predict")
 
 
 def _answer(

@@ -2,15 +2,14 @@
 
 import asyncio
 import re
-import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pulmo.serving import problems, shed
-from pulmo.serving.limits import Limits, Pool
-from pulmo.serving.watching import Draining, Figures
+from pulmo.serving import plain
+from pulmo.serving.limits import Limits
+from pulmo.serving.plain import HEAD_BYTES
+from pulmo.serving.watching import Watch
 
-HEAD_BYTES = 16 * 1024  # of a head, and of whatever else comes without a byte of a body
 PIPELINED = 32  # requests of one connection that wait behind the one that is answered
 _MARGIN_SECONDS = 3.0  # for the application to say itself what is late
 _GRACE_SECONDS = 0.5  # for a request that was sent just before the server ended
@@ -21,15 +20,11 @@ _UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 class Connection(HttpToolsProtocol):
     """HTTP/1.1 whose requests must arrive in time, and whose refusals are problems.
 
-    Work that there is no room for is refused here, for a twentieth of what a route costs: a server
-    that is asked ten times what it can do has then time left to do it. Offers to speak another
-    protocol are not heard, and trailers not taken.
+    Offers to speak another protocol are not heard, and trailers not taken.
     """
 
     bounds: Limits
-    pool: Pool
-    figures: Figures
-    draining: Draining
+    watch: Watch
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
     _begun = 0.0
@@ -37,7 +32,6 @@ class Connection(HttpToolsProtocol):
     _beside = 0  # bytes since the last one of a body
     _whole = True  # whether no part of a request is still to come
     _in_body = False
-    _unwanted = 0  # bytes still to come of a body that nobody will read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
@@ -46,12 +40,6 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
-        if self._unwanted:
-            data = self._thrown_away(data)
-        if self._idle and self.pool.full and not self.draining.begun:
-            data = self._turned_down(data)
-        if not data:
-            return
         if self._idle:
             self._whole = False  # a byte more is the next request's first
             data = _without_upgrade(data)
@@ -128,43 +116,7 @@ class Connection(HttpToolsProtocol):
     @property
     def _idle(self) -> bool:
         """Whether the next byte begins a request."""
-        return self._whole and not self._answering and not self._unwanted
-
-    def _turned_down(self, data: bytes) -> bytes:
-        """What is left of `data` after requests for work that there is no room for."""
-        while data and not self._unwanted:
-            refused = shed.look(data, self.bounds.body_bytes)
-            if refused is None:
-                return data
-            if self.flow.write_paused:  # it asks, and does not read
-                self.transport.abort()
-                return b""
-            self.pool.shed += 1
-            self.figures.refused(503)
-            self.transport.write(shed.refusal())
-            self._unwanted = max(refused.length - len(data), 0)
-            data = data[refused.length :]
-            self._await_next()
-        return data
-
-    def _thrown_away(self, data: bytes) -> bytes:
-        """What is left of `data` after the rest of a body that nobody reads."""
-        rest = data[self._unwanted :]
-        self._received += len(data) - len(rest)
-        self._unwanted = max(self._unwanted - len(data), 0)
-        self._await_next()
-        return rest
-
-    def _await_next(self) -> None:
-        """Wait for the rest of a body that nobody reads, or for the next request."""
-        self._unset_keepalive_if_required()
-        if not self._unwanted:
-            self._stop_expecting()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        elif self._late is None:
-            self._expect()
+        return self._whole and not self._answering
 
     def _end_when_idle(self) -> None:
         if not self.transport.is_closing():
@@ -182,7 +134,11 @@ class Connection(HttpToolsProtocol):
         left = self._begun + self._allowed() - self.loop.time()
         if left > 0:
             self._late = self.loop.call_later(left, self._check)
-        elif self._in_body or self._unwanted:
+        else:
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._in_body:
             self.transport.close()
         else:
             self._refuse(408, "the request did not arrive in time")
@@ -199,9 +155,8 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         if not (self._answering or self._in_body):  # else an answer is on its way, or was given
-            self.figures.refused(status)
-            body = problems.document(status, detail, str(uuid.uuid4()))
-            self.transport.write(shed.head(status, len(body), b"connection: close\r\n") + body)
+            self.watch.figures.refused(status)
+            self.transport.write(plain.problem(status, detail, [(b"connection", b"close")]))
         self.transport.close()
 
 

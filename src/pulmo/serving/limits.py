@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 
@@ -15,6 +17,7 @@ from pulmo.errors import BusyError, DataError, TooLargeError, TooSlowError
 
 T = TypeVar("T")
 Outcome = tuple[T | None, Exception | None]  # what came of a work, or what went wrong
+Tell = Callable[[Any, Exception | None], None]  # what came of a work, or what went wrong
 Do = Callable[[Sequence[Callable[[], Any]]], Sequence[Outcome[Any]]]
 
 TOGETHER = 4  # works that a thread takes at once
@@ -61,6 +64,16 @@ class Intake:
         """
         return _Body(self, request)
 
+    def hold(self, size: int) -> None:
+        """Count bytes as held, until `release`. Raises BusyError where memory is full."""
+        self._held += size
+        if self._held > self._limits.memory_bytes:
+            raise BusyError("other requests fill the memory: ask again in a moment")
+
+    def release(self, size: int) -> None:
+        """Count bytes as held no longer, also those whose `hold` failed."""
+        self._held -= size
+
     async def read(self, request: Request, chunks: list[bytes]) -> None:
         """Fill `chunks`; each is counted as held from its arrival until `release`."""
         self._check_told(request.headers.get("content-length"))
@@ -75,26 +88,26 @@ class Intake:
                     chunk, more = message.get("body", b""), message.get("more_body", False)
                     chunks.append(chunk)
                     size += len(chunk)
-                    self._held += len(chunk)
-                    self._check_read(size)
+                    self.hold(len(chunk))
+                    self._check_size(size)
                     if more:
                         deadline.reschedule(begun + self._limits.allowed(size))
         except TimeoutError as error:
-            raise TooSlowError(f"only {size:,} bytes of the body came in time") from error
-
-    def release(self, chunks: Sequence[bytes]) -> None:
-        """Count pieces as held no longer."""
-        self._held -= sum(map(len, chunks))
+            raise too_slow(size) from error
 
     def _check_told(self, length: str | None) -> None:
         if length is not None and length.isascii() and length.isdigit():
-            self._check_read(int(length))
+            self._check_size(int(length))
+            self.hold(0)
 
-    def _check_read(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self._limits.body_bytes:
             raise TooLargeError(f"a body may have {self._limits.body_bytes:,} bytes at most")
-        if self._held > self._limits.memory_bytes:
-            raise BusyError("other requests fill the memory: ask again in a moment")
+
+
+def too_slow(size: int) -> TooSlowError:
+    """What a client is told of whose body `size` bytes came in time."""
+    return TooSlowError(f"only {size:,} bytes of the body came in time")
 
 
 class _Body:
@@ -110,11 +123,14 @@ class _Body:
             self._request.state.unread = False
             return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         except BaseException:
-            self._intake.release(self._chunks)
+            self._release()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._intake.release(self._chunks)
+        self._release()
+
+    def _release(self) -> None:
+        self._intake.release(sum(map(len, self._chunks)))
 
 
 def one_by_one(works: Sequence[Callable[[], T]]) -> list[Outcome[T]]:
@@ -139,8 +155,10 @@ class Pool:
     def __init__(self, limits: Limits, do: Do = one_by_one) -> None:
         self._limits, self._do = limits, do
         self._room = limits.workers + limits.waiting
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._due: deque[Job] = deque()
+        self._looking = False  # whether a timer will look at what is due
         self.taken = 0  # requests that run or wait
         self.shed = 0  # requests refused before anything of them was read
 
@@ -150,23 +168,43 @@ class Pool:
         return self.taken >= self._room
 
     async def run(self, work: Callable[[], Any]) -> Any:
-        """What comes of `work` in a thread. Raises BusyError when full or after the deadline.
+        """What comes of `work` in a thread. Raises what it raises, and as `submit` tells.
 
-        Work that has begun keeps its place until it ends, also where nobody waits any more; work
-        that nobody waits for is not begun.
+        Work that nobody waits for any more is not begun.
         """
-        self.require_room()
-        if not self._threads:
-            self._start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self.taken += 1
-        self._queue.put(_Job(loop, future, work))
-        late = loop.call_later(self._limits.deadline_s, self._expire, future)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def tell(result: Any, error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        job = self.submit(work, tell)
         try:
             return await future
         finally:
-            late.cancel()
+            job.forget()
+
+    def submit(self, work: Callable[[], Any], tell: Tell) -> "Job":
+        """Do `work` in a thread, and `tell` the running loop once what came of it.
+
+        Raises BusyError when full; past the deadline that is told. Work that has begun keeps its
+        place until it ends, also where nobody waits any more.
+        """
+        self.require_room()
+        loop = asyncio.get_running_loop()
+        if not self._threads:
+            self._start()
+        job = Job(loop, work, tell, loop.time() + self._limits.deadline_s)
+        self.taken += 1
+        self._queue.put(job)
+        if not math.isinf(job.due):
+            self._due.append(job)  # each is due after the one before: one timer does for all
+            self._look_at(job)
+        return job
 
     def require_room(self) -> None:
         """Raise BusyError where one more request would be refused."""
@@ -185,25 +223,34 @@ class Pool:
             thread.start()
             self._threads.append(thread)
 
-    def _expire(self, future: "asyncio.Future[Any]") -> None:
-        if not future.done():
-            told = (
-                f"no answer was ready within {self._limits.deadline_s:g} s: ask again in a moment"
-            )
-            future.set_exception(BusyError(told))
+    def _look_at(self, job: "Job") -> None:
+        if not self._looking:
+            self._looking = True
+            job.loop.call_at(job.due, self._expire)
+
+    def _expire(self) -> None:
+        """Tell those that have waited too long, and look again when the next one may have."""
+        self._looking = False
+        told = f"no answer was ready within {self._limits.deadline_s:g} s: ask again in a moment"
+        while self._due and (job := self._due[0]).due <= job.loop.time():
+            self._due.popleft()
+            job.end(None, BusyError(told))
+        if self._due:
+            self._look_at(self._due[0])
 
     def _work(self) -> None:
         """Do one job after another until None comes. One wake of the loop tells all that is done,
         and that there is room.
         """
         while jobs := self._next():
-            waited = [job for job in jobs if not job.future.done()]
-            outcomes = self._do([job.work for job in waited])
+            works = [job.work for job in jobs]  # those that nobody waits for are None
+            outcomes = iter(self._do([work for work in works if work is not None]))
+            told = [(None, None) if work is None else next(outcomes) for work in works]
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                jobs[0].loop.call_soon_threadsafe(self._tell, len(jobs), waited, outcomes)
-            del jobs, waited, outcomes  # nothing of a request is kept while the thread waits
+                jobs[0].loop.call_soon_threadsafe(self._tell, jobs, told)
+            del jobs, works, outcomes, told  # nothing of a request is kept while the thread waits
 
-    def _next(self) -> "list[_Job]":
+    def _next(self) -> "list[Job]":
         """The jobs to do next, at most a thread's share of what waits; none at the end."""
         first = self._queue.get()
         if first is None:
@@ -220,18 +267,33 @@ class Pool:
             jobs.append(job)
         return jobs
 
-    def _tell(self, ended: int, waited: "Sequence[_Job]", outcomes: Sequence[Outcome[Any]]) -> None:
-        self.taken -= ended
-        for job, (result, error) in zip(waited, outcomes, strict=True):
-            if job.future.done():
-                continue
-            if error is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(error)
+    def _tell(self, jobs: "Sequence[Job]", told: Sequence[Outcome[Any]]) -> None:
+        self.taken -= len(jobs)
+        for job, (result, error) in zip(jobs, told, strict=True):
+            job.end(result, error)
+        while self._due and self._due[0].work is None:
+            self._due.popleft()
 
 
-class _Job(NamedTuple):
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
-    work: Callable[[], Any]
+class Job:
+    """Work on its way; `work` is None once nobody waits for what comes of it."""
+
+    __slots__ = ("due", "loop", "tell", "work")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, work: Callable[[], Any], tell: Tell, due: float
+    ) -> None:
+        self.loop, self.due = loop, due
+        self.work: Callable[[], Any] | None = work
+        self.tell: Tell | None = tell
+
+    def end(self, result: Any, error: Exception | None) -> None:
+        """Tell whoever still waits."""
+        tell = self.tell
+        self.forget()
+        if tell is not None:
+            tell(result, error)
+
+    def forget(self) -> None:
+        """Nobody waits any more: work that has not begun never will, and is let go."""
+        self.work = self.tell = None

@@ -95,34 +95,36 @@ def document(status: int, detail: str, request_id: str) -> bytes:
     return problem.model_dump_json().encode()
 
 
-def told(request: Request, error: errors.PulmoError) -> Response:
-    """The answer to a request that an error of ours has ended."""
-    status = status_of(error)
+def told(error: errors.PulmoError, request_id: str, *, unread: bool) -> Response:
+    """The answer to a request that an error of ours has ended; `unread` as in `answer`."""
+    status, detail, headers = status_of(error), str(error), {}
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, errors.BusyError):
-        logger.error("request %s failed: %s", request.state.id, error)  # may name places
-        return _told(request, status, _FAILED if status == 500 else _NO_REGISTRY)
+        logger.error("request %s failed: %s", request_id, error)  # may name places
+        detail = _FAILED if status == 500 else _NO_REGISTRY
     if isinstance(error, errors.UnauthorizedError):
-        return _told(request, status, str(error), **{"WWW-Authenticate": 'Bearer realm="pulmo"'})
+        headers["WWW-Authenticate"] = 'Bearer realm="pulmo"'
     if isinstance(error, errors.TooManyError):
-        return _told(request, status, str(error), **{"Retry-After": str(error.seconds)})
-    return _told(request, status, str(error))
+        headers["Retry-After"] = str(error.seconds)
+    return answer(status, detail, request_id, headers, unread=unread)
 
 
 async def _pulmo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.PulmoError)
-    return told(request, error)
+    return told(error, request.state.id, unread=request.state.unread)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _told(request, error.status_code, error.detail, **(error.headers or {}))
+    state, headers = request.state, error.headers or {}
+    return answer(error.status_code, error.detail, state.id, headers, unread=state.unread)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _told(request, 422, f"{where}: {first['msg']}")
+    state, detail = request.state, f"{where}: {first['msg']}"
+    return answer(422, detail, state.id, {}, unread=state.unread)
 
 
 def answer(
@@ -130,12 +132,8 @@ def answer(
 ) -> Response:
     """A problem as an answer; `unread` is whether the request's body may still be on its way."""
     body = document(status, detail, request_id)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {**headers, "Retry-After": str(RETRY_SECONDS)}
     if unread:
         return Refusal(body, status, {**headers, "Connection": "close"})
     return Response(body, status, headers, media_type=PROBLEM_TYPE)
-
-
-def _told(request: Request, status: int, detail: str, **headers: str) -> Response:
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_SECONDS)
-    return answer(status, detail, request.state.id, headers, unread=request.state.unread)

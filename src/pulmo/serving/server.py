@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from pulmo.errors import ConfigError
 from pulmo.logs import get_logger
-from pulmo.serving import connection
+from pulmo.serving.express import Express
 from pulmo.serving.limits import Limits
 from pulmo.serving.watching import Draining
 
@@ -45,11 +45,10 @@ def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     Its `run` takes the sockets of `listen` and serves until a signal ends it.
     """
 
-    class Connection(connection.Connection):
+    class Connection(Express):
         bounds = limits
-        pool = app.state.pool
-        figures = app.state.figures
-        draining = app.state.draining
+        lane = app.state.lane
+        watch = app.state.lane.watch
 
     config = uvicorn.Config(
         app,
@@ -63,7 +62,7 @@ def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=limits.finish_s,
     )
-    return _Server(config, limits, app.state.draining)
+    return _Server(config, limits, app.state.lane.watch.draining)
 
 
 def turn_away(listener: socket.socket) -> None:

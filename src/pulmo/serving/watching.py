@@ -38,8 +38,8 @@ REJECTED = {
     429: "rate",
     503: "busy",
 }
-_UNFORESEEN = "the server failed on this request; its log says why"
-_HEADERS = (  # what browsers may do with an answer: nothing but show it as what it is
+UNFORESEEN = "the server failed on this request; its log says why"
+HEADERS = (  # what browsers may do with an answer: nothing but show it as what it is
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -178,13 +178,48 @@ def request_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
+class Draining:
+    """Whether the server is about to end."""
+
+    begun = False
+
+
+class Watch:
+    """What is held against every request and told of it, whichever way it goes.
+
+    With `hosts` a request must name one of them in its header Host.
+    """
+
+    def __init__(
+        self, figures: Figures, draining: Draining, hosts: frozenset[str] | None = None
+    ) -> None:
+        self.figures, self.draining = figures, draining
+        self._hosts = hosts
+
+    def is_meant(self, path: str, host: bytes) -> bool:
+        """Whether a request names this server; a page elsewhere may resolve its name to us."""
+        return self._hosts is None or path in _PROBES or _name_of(host) in self._hosts
+
+    def ended(self, number: str, method: str, route: str, status: int, begun: float) -> None:
+        """Count and log the request with this id that began at `begun`, by `perf_counter`."""
+        seconds = time.perf_counter() - begun
+        self.figures.ended(route, status, seconds)
+        if access.isEnabledFor(logging.INFO):
+            fields = {
+                "id": number,
+                "method": method,
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 6),
+            }
+            access.info("request", extra={"fields": fields})
+
+
 class Watched:
     """Gives every request an id, counts and logs it, and sets the headers of every answer."""
 
-    def __init__(
-        self, app: ASGIApp, figures: Figures, draining: "Draining", hosts: frozenset[str] | None
-    ) -> None:
-        self._app, self._figures, self._draining, self._hosts = app, figures, draining, hosts
+    def __init__(self, app: ASGIApp, watch: Watch) -> None:
+        self._app, self._watch = app, watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -203,40 +238,24 @@ class Watched:
                 headers = message.setdefault("headers", [])
                 said = {name for name, _ in headers}
                 headers.append((b"x-request-id", state["id"].encode()))
-                headers.extend(one for one in _HEADERS if one[0] not in said)
-                if self._draining.begun:
+                headers.extend(one for one in HEADERS if one[0] not in said)
+                if self._watch.draining.begun:
                     MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
         try:
-            app = self._app if self._is_meant(scope) else _misdirected
+            app = self._app if self._watch.is_meant(scope["path"], host) else _misdirected
             await app(scope, receive, answer)
         except Exception:
             logger.exception("request %s failed", state["id"])
             if status:  # half an answer is on its way: the connection must break
                 raise
-            told = problems.answer(500, _UNFORESEEN, state["id"], {}, unread=state["unread"])
+            told = problems.answer(500, UNFORESEEN, state["id"], {}, unread=state["unread"])
             await told(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            seconds = time.perf_counter() - begun
-            self._figures.ended(route, status, seconds)
-            if access.isEnabledFor(logging.INFO):
-                fields = {
-                    "id": state["id"],
-                    "method": scope["method"],
-                    "route": route,
-                    "status": status,
-                    "seconds": round(seconds, 6),
-                }
-                access.info("request", extra={"fields": fields})
-
-    def _is_meant(self, scope: Scope) -> bool:
-        """Whether the request names this server; a page elsewhere may resolve its name to us."""
-        if self._hosts is None or scope["path"] in _PROBES:
-            return True
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        return _name_of(host) in self._hosts
+            self._watch.ended(state["id"], scope["method"], route, status, begun)
 
 
 @lru_cache(maxsize=256)
@@ -249,12 +268,6 @@ async def _misdirected(scope: Scope, receive: Receive, send: Send) -> None:
     state = scope["state"]
     told = problems.answer(400, _NOT_HERE, state["id"], {}, unread=state["unread"])
     await told(scope, receive, send)
-
-
-class Draining:
-    """Whether the server is about to end."""
-
-    begun = False
 
 
 def _has_body(scope: Scope) -> bool:

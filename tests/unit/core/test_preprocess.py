@@ -446,9 +446,10 @@ def large(width: int, height: int, *, colour: bool = False, turned: int = 1) -> 
     return encode(pixels, "JPEG", quality=90, exif=exif)
 
 
-def specs(height: int, width: int, **options: Any) -> tuple[InputSpec, InputSpec]:
+def specs(height: int, width: int, **options: Any) -> tuple[InputSpec, InputSpec, InputSpec]:
+    """By each version of the rule."""
     one = InputSpec(height=height, width=width, **{"channels": 1, **options})
-    return one, one.model_copy(update={"preprocess": 2})
+    return one, *(one.model_copy(update={"preprocess": version}) for version in (2, 3))
 
 
 @pytest.mark.parametrize("turned", range(1, 9))
@@ -456,45 +457,54 @@ def specs(height: int, width: int, **options: Any) -> tuple[InputSpec, InputSpec
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_scaled_jpeg_looks_like_the_whole_one(turned: int, resize: str, channels: int) -> None:
     encoded = large(640, 400, colour=channels == 3, turned=turned)
-    one, two = specs(48, 80, resize=resize, channels=channels)
-    whole, scaled = read(encoded, one).astype(int), read(encoded, two).astype(int)
-    assert scaled.shape == (channels, 48, 80)
-    assert np.abs(whole - scaled).mean() < 1.5
+    one, *others = specs(48, 80, resize=resize, channels=channels)
+    whole = read(encoded, one).astype(int)
+    for spec in others:
+        scaled = read(encoded, spec).astype(int)
+        assert scaled.shape == (channels, 48, 80)
+        assert np.abs(whole - scaled).mean() < 1.5
 
 
 @pytest.mark.parametrize(
-    ("size", "target", "left"),
+    ("size", "target", "left", "by_the_third"),
     [
-        ((640, 400), (80, 50), (160, 100)),  # 1/4 leaves twice the target
-        ((640, 400), (107, 40), (320, 200)),
-        ((640, 400), (214, 133), (640, 400)),
-        ((1281, 801), (80, 50), (161, 101)),
+        ((640, 400), (80, 50), (160, 100), (80, 50)),  # 1/4 leaves twice the target, 1/8 just that
+        ((640, 400), (107, 40), (320, 200), (160, 100)),
+        ((640, 400), (214, 133), (640, 400), (320, 200)),
+        ((640, 400), (321, 200), (640, 400), (640, 400)),
+        ((1281, 801), (80, 50), (161, 101), (161, 101)),
     ],
 )
 def test_enough_pixels_of_a_scaled_jpeg_remain(
-    size: tuple[int, int], target: tuple[int, int], left: tuple[int, int]
+    size: tuple[int, int],
+    target: tuple[int, int],
+    left: tuple[int, int],
+    by_the_third: tuple[int, int],
 ) -> None:
-    _, spec = specs(target[1], target[0])
-    assert preprocess.decode_for(large(*size), spec).size == left
-    turned = preprocess.decode_for(large(size[1], size[0], turned=6), spec)
-    assert turned.size == left
+    _, two, three = specs(target[1], target[0])
+    for spec, expected in ((two, left), (three, by_the_third)):
+        assert preprocess.decode_for(large(*size), spec).size == expected
+        turned = preprocess.decode_for(large(size[1], size[0], turned=6), spec)
+        assert turned.size == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(8, 200), st.integers(8, 200), st.sampled_from(["squash", "crop"]))
-def test_at_native_size_and_but_for_jpeg_both_rules_agree(
+def test_at_native_size_and_but_for_jpeg_all_rules_agree(
     width: int, height: int, resize: str
 ) -> None:
-    one, two = specs(max(8, int(height * 0.7)), max(8, int(width * 0.7)), resize=resize)
+    one, *others = specs(max(8, int(height * 0.7)), max(8, int(width * 0.7)), resize=resize)
     encoded = large(width, height)
-    assert np.array_equal(read(encoded, one), read(encoded, two))
-    small = specs(8, 8, resize=resize)
+    small, *others_small = specs(8, 8, resize=resize)
     png_file = encode(Image.open(io.BytesIO(encoded)), "PNG")
-    assert np.array_equal(read(png_file, small[0]), read(png_file, small[1]))
+    for spec in others:
+        assert np.array_equal(read(encoded, one), read(encoded, spec))
+    for spec in others_small:
+        assert np.array_equal(read(png_file, small), read(png_file, spec))
 
 
 def test_the_first_rule_decodes_every_pixel() -> None:
-    one, _ = specs(16, 16)
+    one, *_ = specs(16, 16)
     encoded = large(640, 400)
     assert np.array_equal(read(encoded, one), to_pixels(decode(encoded, 1), one))
     assert preprocess.decode_for(encoded, one).size == (640, 400)

@@ -172,7 +172,7 @@ def test_a_server_about_to_end_is_not_ready_and_closes_connections(
 ) -> None:
     app = create_app(Settings(), present)
     with TestClient(app, client=OWN) as client:
-        app.state.draining.begun = True
+        app.state.lane.watch.draining.begun = True
         answer = client.get("/readyz")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert answer.json()["reason"] == "the server is about to end"

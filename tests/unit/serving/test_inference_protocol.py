@@ -142,7 +142,7 @@ def test_another_type_or_name_is_refused(client: TestClient) -> None:
 
 
 def test_a_server_that_is_not_ready_says_so_here_too(client: TestClient) -> None:
-    client.app.state.draining.begun = True  # type: ignore[attr-defined]
+    client.app.state.lane.watch.draining.begun = True  # type: ignore[attr-defined]
     for path in ("/v2/health/ready", "/v2/models/toy/ready"):
         answer = client.get(path)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
