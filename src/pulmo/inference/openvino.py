@@ -53,6 +53,8 @@ def openvino(graph: bytes, specification: Specification, threads: int | None) ->
             own.picture[0] = one
             found = request.infer(share_outputs=True)  # views of what the next one overwrites
             told.append([np.array(found[name]) for name in names])
-        return told[0] if len(told) == 1 else [np.concatenate(parts) for parts in zip(*told)]
+        if len(told) == 1:
+            return told[0]
+        return [np.concatenate(parts) for parts in zip(*told, strict=True)]
 
     return run

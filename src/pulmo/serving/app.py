@@ -30,8 +30,9 @@ from pulmo.serving.access import CORS, Guard, Routes, words
 from pulmo.serving.express import Lane
 from pulmo.serving.keyring import Keyring
 from pulmo.serving.life import life
-from pulmo.serving.limits import Intake, Limits, Pool
+from pulmo.serving.limits import Intake, Limits
 from pulmo.serving.models import Model, Present
+from pulmo.serving.pool import Pool
 from pulmo.serving.receipts import Receipts
 from pulmo.serving.registry_routes import Desk
 from pulmo.serving.shelf import Shelf

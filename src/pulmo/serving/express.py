@@ -8,15 +8,15 @@ from pulmo.logs import get_logger
 from pulmo.serving import bodies, plain, problems
 from pulmo.serving.access import Address, Guard
 from pulmo.serving.connection import Connection
-from pulmo.serving.limits import Intake, Pool, Tell, too_slow
+from pulmo.serving.limits import Intake, too_slow
 from pulmo.serving.models import Model, Present
 from pulmo.serving.plain import Plain
+from pulmo.serving.pool import Pool, Tell
 from pulmo.serving.together import Steps
 from pulmo.serving.watching import HEADERS, UNFORESEEN, Watch, request_id
 
 ROUTE = "/predict"
 
-_CLOSE = (b"connection", b"close")
 _ANSWERED = b"".join(
     b"%b: %b\r\n" % pair for pair in ((b"content-type", b"application/json"), *HEADERS)
 )
@@ -85,10 +85,11 @@ class Express(Connection):
     _behind = b""  # what came after it
     _unwanted = 0  # bytes still to come of a body that nobody will read
     _closing = False  # whether the connection ends with that body
+    _idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
-        while data:
+        while data and not self.transport.is_closing():
             if self._unwanted:
                 data = self._thrown_away(data)
             elif self._asked is not None:
@@ -99,7 +100,7 @@ class Express(Connection):
                 data = data[asked.start :]
             else:
                 break
-        if data:
+        if data and not self.transport.is_closing():
             super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,17 +116,19 @@ class Express(Connection):
             return True
         if self.flow.write_paused or not self.lane.takes(asked, self.client):
             return False
-        self._unset_keepalive_if_required()
         self._asked, self._id, self._since = asked, request_id(), time.perf_counter()
         self._body, self._missing = [], asked.length
         self._stop_expecting()
-        if not self._missing:
+        if self._missing:
+            self._expect()
+        else:
             self._ask()
         return True
 
     def _turn_down(self, asked: Plain) -> None:
         if self.flow.write_paused:  # it asks, and does not read
             self.transport.abort()
+            return
         self.lane.pool.shed += 1
         self.watch.figures.refused(503)
         self.transport.write(plain.refusal())
@@ -146,19 +149,18 @@ class Express(Connection):
         except BusyError as error:
             self._fail(error)
             return rest
+        self._received += len(piece)
         if not self._missing:
             self._ask()
-        elif self._late is None:
-            self._expect()
-        self._received += len(piece)
         return rest
 
     def _ask(self) -> None:
         assert self._asked is not None
         self._stop_expecting()
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if len(self._body) != 1:
+            self._body = [b"".join(self._body)]
         try:
-            self.lane.ask(self._asked, body, self._told)
+            self.lane.ask(self._asked, self._body[0], self._told)
         except BusyError as error:
             self._fail(error)
 
@@ -178,7 +180,7 @@ class Express(Connection):
         else:
             logger.error("request %s failed", self._id, exc_info=error)
             told = problems.answer(500, UNFORESEEN, self._id, {}, unread=False)
-        self._unwanted, self._missing, self._closing = self._missing, 0, close
+        self._unwanted, self._missing, self._closing = self._missing, 0, self._closing or close
         length = b"content-length"
         headers = [pair for pair in told.raw_headers if pair[0] != length]
         headers += [(b"x-request-id", self._id.encode()), *HEADERS]
@@ -212,17 +214,33 @@ class Express(Connection):
 
     def _await_next(self) -> None:
         """Wait for the rest of a body that nobody reads, or for the next request."""
-        self._unset_keepalive_if_required()
-        if not self._unwanted:
-            self._stop_expecting()
-            if self._closing:
-                self.transport.close()
-                return
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        elif self._late is None:
-            self._expect()
+        if self._unwanted:
+            if self._late is None:
+                self._expect()
+            return
+        self._stop_expecting()
+        if self._closing:
+            self.transport.close()
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:  # else it will find that it is early
+            self._look_again(self.timeout_keep_alive)
+
+    def _look_again(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that has been idle for long."""
+        self.timeout_keep_alive_task = None
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._asked is not None or self._unwanted:
+            return
+        if left > 0:
+            self._look_again(left)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _allowed(self) -> float:
         if self._asked is not None or self._closing:  # nobody else says what is late
@@ -240,5 +258,7 @@ class Express(Connection):
             super()._cut()
 
     def _end_when_idle(self) -> None:
-        if self._asked is None:  # else it ends with the answer
+        if self._asked is not None or self._unwanted:
+            self._closing = True  # with the answer, or once nothing more comes that would reset it
+        else:
             super()._end_when_idle()

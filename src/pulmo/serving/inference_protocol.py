@@ -36,8 +36,9 @@ from pulmo.errors import (
 )
 from pulmo.serving import bodies, contract
 from pulmo.serving.access import Routes
-from pulmo.serving.limits import Intake, Pool
+from pulmo.serving.limits import Intake
 from pulmo.serving.models import Answered, Model, Seen
+from pulmo.serving.pool import Pool
 from pulmo.serving.shelf import Shelf
 from pulmo.serving.together import Question, Steps
 from pulmo.serving.watching import Figures

@@ -11,8 +11,9 @@ from pulmo.core.preprocess import preload
 from pulmo.errors import PulmoError
 from pulmo.logs import get_logger
 from pulmo.serving.keyring import REFRESH_SECONDS, Keyring
-from pulmo.serving.limits import Limits, Pool
+from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
+from pulmo.serving.pool import Pool
 from pulmo.serving.receipts import Receipts
 
 POLL_SECONDS, POLL_SECONDS_AT_MOST = 0.25, 30.0

@@ -20,7 +20,7 @@ _TOKEN, _TEXT = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", rb"[\t\x20-\x7e\x80-\xff]*"  # 
 _HEAD = re.compile(
     rb"POST (/predict|/v2/models/)([!-~]*) HTTP/1\.1\r\n((?:%b:%b\r\n)+)\r\n" % (_TOKEN, _TEXT)
 )
-_LINE = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
+_LINE = re.compile(rb"([^:\r\n]+):([^\r\n]*)\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,12}")
 _NOT_PLAIN = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"trailer"})
 _ID = "00000000-0000-0000-0000-000000000000"
@@ -49,7 +49,7 @@ def look(data: bytes, most: int) -> Plain | None:
     if found is None:
         return None
     lines = _LINE.findall(found[3])
-    headers = {name.lower(): value for name, value in lines}
+    headers = {name.lower(): value.strip(b" \t") for name, value in lines}
     length = headers.get(b"content-length", b"")
     if len(headers) < len(lines) or b"host" not in headers or not _NOT_PLAIN.isdisjoint(headers):
         return None

@@ -14,8 +14,9 @@ from pulmo.core.ports import STAGING, ModelRef, Move, Registry, Version, is_name
 from pulmo.errors import ForbiddenError, MediaTypeError, NotFoundError
 from pulmo.serving import bodies, contract
 from pulmo.serving.access import Routes
-from pulmo.serving.limits import Intake, Limits, Pool
+from pulmo.serving.limits import Intake, Limits
 from pulmo.serving.models import Present
+from pulmo.serving.pool import Pool
 
 BODY_BYTES = 16 * 1024
 MOST_MOVES = 1000

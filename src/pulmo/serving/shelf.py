@@ -7,8 +7,8 @@ from pulmo.core.bundle import verify
 from pulmo.core.ports import ModelRef, Registry, Version
 from pulmo.errors import BusyError, ForbiddenError, NotFoundError
 from pulmo.serving.access import Caller
-from pulmo.serving.limits import Pool
 from pulmo.serving.models import Model, Present
+from pulmo.serving.pool import Pool
 
 PLACES = 2  # so many are kept in memory, the least lately asked for goes
 

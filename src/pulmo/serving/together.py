@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pulmo.serving.limits import Outcome
 from pulmo.serving.models import Answered, Model, Seen
+from pulmo.serving.pool import Outcome, bare
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def answer(works: Sequence[Callable[[], Steps[Any]]]) -> list[Outcome[Any]]:
         try:
             asked[index] = steps, next(steps)
         except Exception as error:  # noqa: BLE001 - whoever waits is told
-            outcomes[index] = None, error
+            outcomes[index] = None, bare(error)
     for model in {id(question.model): question.model for _, question in asked.values()}.values():
         group = {i: one for i, one in asked.items() if one[1].model is model}
         outcomes |= _judged(model, group)
@@ -48,7 +48,7 @@ def _judged(model: Model, group: dict[int, tuple[Steps[Any], Question]]) -> dict
         answered = model.judged(pictures)
     except Exception as error:  # noqa: BLE001 - whoever waits is told
         if len(group) == 1:
-            return dict.fromkeys(group, (None, error))
+            return dict.fromkeys(group, (None, bare(error)))
         alone: dict[int, Outcome[Any]] = {}
         for index, one in group.items():
             alone |= _judged(model, {index: one})
@@ -68,5 +68,5 @@ def _ended(steps: Steps[Any], answered: Sequence[Answered]) -> Outcome[Any]:
     except StopIteration as end:
         return end.value, None
     except Exception as error:  # noqa: BLE001 - whoever waits is told
-        return None, error
+        return None, bare(error)
     raise AssertionError("a work asks one question")

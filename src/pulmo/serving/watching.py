@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulmo.logs import ACCESS, get_logger
 from pulmo.serving import problems
-from pulmo.serving.limits import Pool
 from pulmo.serving.models import Answered, Present
+from pulmo.serving.pool import Pool
 from pulmo.serving.receipts import Receipts
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -13,7 +13,8 @@ from pulmo.core.events import Asked, asked_by_github, asked_by_pulmo, asked_by_w
 from pulmo.core.ports import JobQueue
 from pulmo.serving import contract
 from pulmo.serving.access import Routes
-from pulmo.serving.limits import Intake, Limits, Pool
+from pulmo.serving.limits import Intake, Limits
+from pulmo.serving.pool import Pool
 
 BODY_BYTES = 256 * 1024  # GitHub's own events about a repository are the largest
 LIMITS = Limits(body_bytes=BODY_BYTES, memory_bytes=16 * BODY_BYTES, waiting=64, deadline_s=8.0)

@@ -212,8 +212,14 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("pulmo_begin", "BEGIN"))
 
 
+_strict = json.JSONEncoder(allow_nan=False).encode
+
+
 def _dump(value: object) -> str:
-    return json.dumps(_finite(value), allow_nan=False)
+    try:
+        return _strict(value)
+    except ValueError:
+        return _strict(_finite(value))
 
 
 def _finite(value: object) -> object:

@@ -5,7 +5,7 @@ flood may reach.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from sqlalchemy import (
     JSON,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     UniqueConstraint,
     select,
 )
@@ -106,15 +107,15 @@ def adding(table: type[LogBase], url: str) -> Executable:
 
     Raises ConfigError for an URL of another database.
     """
-    kind = parse_url(url, VARIABLE).get_backend_name()
+    kind, rows = parse_url(url, VARIABLE).get_backend_name(), cast(Table, table.__table__)
     if kind == "sqlite":
         from sqlalchemy.dialects.sqlite import insert
 
-        return insert(table).on_conflict_do_nothing()
+        return insert(rows).on_conflict_do_nothing()
     if kind == "postgresql":  # takes long to import: servers without it start faster
         from sqlalchemy.dialects.postgresql import insert as insert_there
 
-        return insert_there(table).on_conflict_do_nothing()
+        return insert_there(rows).on_conflict_do_nothing()
     raise ConfigError(f"{VARIABLE}: write sqlite:///… or postgresql+pg8000://…")
 
 

@@ -10,9 +10,9 @@ import pytest
 from talking import HEAD, QUICK, everything, running, talk
 
 from pulmo.serving.connection import PIPELINED
-from pulmo.serving.limits import Pool
 from pulmo.serving.models import Present
 from pulmo.serving.plain import HEAD_BYTES
+from pulmo.serving.pool import Pool
 
 
 @pytest.fixture
@@ -249,7 +249,8 @@ def test_a_head_behind_a_request_that_waits_is_bounded_too(
 
         monkeypatch.setattr(pool, "_do", wait)
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-            client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            long = HEAD.replace(b"/predict", b"/predict?explain=false")
+            client.sendall(long + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             _wait_for(lambda: pool.taken == 1)
             client.sendall(b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES)
             _wait_for(lambda: not server.server_state.connections)

@@ -10,8 +10,9 @@ from pulmo.core.bundle import Bundle
 from pulmo.errors import RegistryError
 from pulmo.serving import life
 from pulmo.serving.app import create_app
-from pulmo.serving.limits import Limits, Pool
+from pulmo.serving.limits import Limits
 from pulmo.serving.models import Model, Present
+from pulmo.serving.pool import Pool
 
 
 async def _repeated(call: Callable[[], None], enough: Callable[[], bool]) -> None:
