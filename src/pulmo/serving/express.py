@@ -95,7 +95,7 @@ class Express(Connection):
             elif self._asked is not None:
                 data = self._gathered(data)
             elif self._idle and (asked := plain.look(data, self.bounds.body_bytes)) is not None:
-                if not self._begun_with(asked):
+                if not self._begun_with(asked, alone=len(data) == asked.start):
                     break
                 data = data[asked.start :]
             else:
@@ -109,8 +109,8 @@ class Express(Connection):
             self._fail(DataError("the client went away before its body was complete"))
         super().connection_lost(exc)
 
-    def _begun_with(self, asked: Plain) -> bool:
-        """Whether a request is refused for want of room, or taken."""
+    def _begun_with(self, asked: Plain, *, alone: bool) -> bool:
+        """Whether a request is refused for want of room, or taken; `alone` is its head."""
         if self.lane.pool.full and not self.watch.draining.begun:
             self._turn_down(asked)
             return True
@@ -119,10 +119,10 @@ class Express(Connection):
         self._asked, self._id, self._since = asked, request_id(), time.perf_counter()
         self._body, self._missing = [], asked.length
         self._stop_expecting()
-        if self._missing:
-            self._expect()
-        else:
+        if not self._missing:
             self._ask()
+        elif alone:
+            self._expect()
         return True
 
     def _turn_down(self, asked: Plain) -> None:
@@ -149,9 +149,11 @@ class Express(Connection):
         except BusyError as error:
             self._fail(error)
             return rest
-        self._received += len(piece)
         if not self._missing:
             self._ask()
+        elif self._late is None:
+            self._expect()
+        self._received += len(piece)
         return rest
 
     def _ask(self) -> None:
