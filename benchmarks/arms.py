@@ -18,6 +18,8 @@ SERVER_CORE, CLIENT_CORE = 0, 1
 CLIENTS = 8
 WARM_UP_S = 0.5
 START_S = 180.0
+STEADY = 0.03  # how far A may be from A
+TOO_NOISY = "the machine never kept its speed: measure when nothing else runs on it"
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -191,13 +193,22 @@ Arm = Server | Loop
 
 
 def rounds(
-    arms: Mapping[str, Arm], count: int, seconds: float, seed: int = 0
+    arms: Mapping[str, Arm],
+    count: int,
+    seconds: float,
+    seed: int = 0,
+    alike: tuple[str, str] | None = None,
 ) -> Iterator[dict[str, Window]]:
-    """`count` times every arm for some seconds, in random order, with the others held still."""
+    """`count` times every arm for some seconds, in random order, with the others held still.
+
+    With two arms that are `alike`, a round in which they are not is a round in which the machine
+    changed its speed: it is told and left out, at most as many as are counted.
+    """
     draw, processes = random.Random(seed), {id(arm.process): arm.process for arm in arms.values()}
     for process in processes.values():
         process.hold()
-    for number in range(count):
+    found = 0
+    for number in range(count if alike is None else 2 * count):
         told = {}
         for name in draw.sample(sorted(arms), len(arms)):
             arm = arms[name]
@@ -205,14 +216,27 @@ def rounds(
             arm.window(WARM_UP_S)
             told[name] = arm.window(seconds)
             arm.process.hold()
+        steady = alike is None or is_steady(told[alike[0]].rate, told[alike[1]].rate)
         print(
-            f"  round {number + 1}/{count}: "
-            + ", ".join(f"{name} {told[name].rate:.1f}/s" for name in arms),
+            f"  round {number + 1}: "
+            + ", ".join(f"{name} {told[name].rate:.1f}/s" for name in arms)
+            + ("" if steady else ", left out"),
             file=sys.stderr,
         )
-        yield told
+        if steady:
+            yield told
+            found += 1
+        if found == count:
+            break
+    if not found:
+        raise SystemExit(TOO_NOISY)
     for process in processes.values():
         process.let_go()
+
+
+def is_steady(one: float, other: float) -> bool:
+    """Whether two rates of the same work say that the machine kept its speed."""
+    return abs(one / other - 1) <= STEADY
 
 
 def _free_port() -> int:
