@@ -3,8 +3,10 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
@@ -12,6 +14,7 @@ from pulmo.config.settings import Settings
 from pulmo.serving.app import create_app
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
+from pulmo.serving.pool import Pool
 from pulmo.serving.server import listen, make_server
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: image/png\r\n"
@@ -48,3 +51,28 @@ def everything(client: socket.socket) -> bytes:
         while piece := client.recv(65536):
             told += piece
     return told
+
+
+@contextmanager
+def held_back(pool: Pool) -> Iterator[threading.Event]:
+    """What a pool does waits for an event, at the latest for the end of the block."""
+    go_on, do = threading.Event(), pool._do
+
+    def wait(works: Sequence[Any]) -> Any:
+        go_on.wait(20)
+        return do(works)
+
+    pool._do = wait
+    try:
+        yield go_on
+    finally:
+        go_on.set()
+        pool._do = do
+
+
+def wait_for(sign: Callable[[], bool]) -> None:
+    """Wait for a sign, which must come."""
+    end = time.monotonic() + 20
+    while not sign():
+        assert time.monotonic() < end
+        time.sleep(0.01)

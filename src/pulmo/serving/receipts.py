@@ -17,7 +17,7 @@ from pulmo.serving.models import Answered
 
 CAPACITY = 8192  # receipts that wait; a few kilobytes each
 BATCH = 500
-GATHER_SECONDS = 1.0  # how long a batch waits for more: to begin one costs as much as 100 receipts
+GATHER_SECONDS = 1.0  # how long a batch waits for more: a commit costs as much as 30 receipts
 PAUSE_SECONDS = 0.5  # after a failure, doubled by each further one
 PAUSE_SECONDS_AT_MOST = 10.0
 FLUSH_SECONDS = 5.0  # for what waits when the server ends

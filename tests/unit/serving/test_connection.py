@@ -1,13 +1,10 @@
 import contextlib
 import json
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-from talking import HEAD, QUICK, everything, running, talk
+from talking import HEAD, QUICK, everything, held_back, running, talk, wait_for
 
 from pulmo.serving.connection import PIPELINED
 from pulmo.serving.models import Present
@@ -205,7 +202,7 @@ def test_a_client_that_does_not_read_is_cut(present: Present) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port))
         client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: here\r\n\r\n" * PIPELINED)
-        _wait_for(lambda: not server.server_state.connections)
+        wait_for(lambda: not server.server_state.connections)
 
 
 def test_requests_that_wait_on_a_connection_are_bounded(port: int) -> None:
@@ -213,13 +210,6 @@ def test_requests_that_wait_on_a_connection_are_bounded(port: int) -> None:
     assert talk(port, ALIVE * PIPELINED + last).count(b"HTTP/1.1 200 ") == PIPELINED + 1
     with contextlib.suppress(ConnectionError):
         assert talk(port, ALIVE * 100 * PIPELINED).count(b"HTTP/1.1 200 ") < 2 * PIPELINED
-
-
-def _wait_for(sign: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not sign():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_client_that_asks_without_room_and_does_not_read_is_cut(
@@ -236,25 +226,18 @@ def test_a_client_that_asks_without_room_and_does_not_read_is_cut(
 
 
 def test_a_head_behind_a_request_that_waits_is_bounded_too(
-    present: Present, grey_png: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
+    present: Present, grey_png: Callable[[int], bytes]
 ) -> None:
-    body, go_on = grey_png(5), threading.Event()
+    body = grey_png(5)
+    long = HEAD.replace(b"/predict", b"/predict?explain=false")
     with running(present, QUICK) as (server, port):
         pool = server.config.app.state.lane.pool  # type: ignore[union-attr]
-        answer = pool._do
-
-        def wait(works: Sequence[Any]) -> Any:
-            go_on.wait(20)
-            return answer(works)
-
-        monkeypatch.setattr(pool, "_do", wait)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-            long = HEAD.replace(b"/predict", b"/predict?explain=false")
+        address = ("127.0.0.1", port)
+        with held_back(pool), socket.create_connection(address, timeout=20) as client:
             client.sendall(long + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            _wait_for(lambda: pool.taken == 1)
+            wait_for(lambda: pool.taken == 1)
             client.sendall(b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES)
-            _wait_for(lambda: not server.server_state.connections)
-        go_on.set()
+            wait_for(lambda: not server.server_state.connections)
 
 
 def test_refusals_of_the_connection_are_counted(busy: tuple[Pool, int]) -> None:
@@ -262,7 +245,7 @@ def test_refusals_of_the_connection_are_counted(busy: tuple[Pool, int]) -> None:
     talk(port, b"no HTTP\r\n\r\n")
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall((HEAD + b"Content-Length: 0\r\n\r\n") * 2)
-        _wait_for(lambda: pool.shed == 2)
+        wait_for(lambda: pool.shed == 2)
     told = talk(port, b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").decode()
     assert 'http_requests_total{route="none",status="503"} 2.0' in told
     assert 'http_requests_total{route="none",status="400"} 1.0' in told

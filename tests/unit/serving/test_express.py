@@ -3,13 +3,12 @@
 import contextlib
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from talking import HEAD, QUICK, everything, running, talk
+from talking import HEAD, QUICK, everything, held_back, running, talk, wait_for
 
 from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
@@ -160,29 +159,12 @@ def test_requests_are_counted_once_whichever_way_they_end(
 
 
 @pytest.fixture
-def held(present: Present, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pool, int, Any]]:
+def held(present: Present) -> Iterator[tuple[Pool, int, Any]]:
     """A server whose answers wait for an event."""
-    go_on = threading.Event()
     with running(present, QUICK) as (server, port):
         pool = server.config.app.state.lane.pool  # type: ignore[union-attr]
-        answer = pool._do
-
-        def wait(works: Sequence[Any]) -> Any:
-            go_on.wait(20)
-            return answer(works)
-
-        monkeypatch.setattr(pool, "_do", wait)
-        try:
+        with held_back(pool) as go_on:
             yield pool, port, go_on
-        finally:
-            go_on.set()
-
-
-def wait_for(sign: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not sign():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_what_comes_behind_a_request_that_waits_is_not_read_on(
