@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from pulmo.core.bundle import verify
-from pulmo.inference.engine import BATCH, load
+from pulmo.inference.engine import load
 
 
 def main() -> None:
-    """Answer one full batch and say what it took."""
+    """Answer one picture and say what it took."""
     bundle = verify(Path(sys.argv[1]))
     spec = bundle.info.specification.input
     engine = load(bundle, threads=1)
-    engine(np.zeros((BATCH, spec.channels, spec.height, spec.width), dtype=np.uint8))
+    engine(np.zeros((1, spec.channels, spec.height, spec.width), dtype=np.uint8))
     print(_peak())  # noqa: T201 - its answer
 
 

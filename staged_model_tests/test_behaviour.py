@@ -25,7 +25,7 @@ def answers(case: Case) -> Callable[[Pixels], list[Answer]]:
     """What the candidate would answer to pixels."""
     bundle = case.candidate.bundle
     decider = Decider(bundle.info.specification, bundle.reference().get("embeddings"))
-    return lambda pixels: decider.answers(case.candidate.engine.infer(pixels))
+    return lambda pixels: decider.answers(case.candidate.engine(pixels))
 
 
 def test_small_changes_do_not_change_answers(case: Case, show: Callable[..., None]) -> None:
@@ -35,7 +35,7 @@ def test_small_changes_do_not_change_answers(case: Case, show: Callable[..., Non
     expected = labels_of(case.candidate.outputs.probabilities[places], specification)
     checks = []
     for name, changed in _small_changes(pixels, mirror=case.terms.mirror):
-        answered = labels_of(case.candidate.engine.infer(changed).probabilities, specification)
+        answered = labels_of(case.candidate.engine(changed).probabilities, specification)
         share = float((answered == expected).mean())
         detail = f"{name}: {share:.1%} of {len(pixels)} answers stay"
         checks.append(Check(name, share >= case.limits.stability, detail))
@@ -83,7 +83,7 @@ def test_a_mixture_with_another_class_lowers_the_probability(
     assert len(chosen), "no gate picture is answered rightly: the class probabilities mean nothing"
     others = [int(rng.choice(np.flatnonzero(labels != labels[i]))) for i in chosen]
     mixed = (pixels[chosen].astype(np.uint16) + pixels[others] + 1) // 2
-    after = case.candidate.engine.infer(mixed.astype(np.uint8)).probabilities
+    after = case.candidate.engine(mixed.astype(np.uint8)).probabilities
     fell = after[range(len(chosen)), labels[chosen]] < said[chosen, labels[chosen]]
     share, limit = float(fell.mean()), case.limits.direction
     detail = f"{share:.1%} of {len(chosen)} fall, {limit:.0%} must"

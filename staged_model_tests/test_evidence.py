@@ -43,7 +43,7 @@ def places(case: Case) -> NDArray[np.int64]:
 @pytest.fixture(scope="module")
 def again(case: Case, places: NDArray[np.int64]) -> Outputs:
     """What the graph says of them now."""
-    return case.candidate.engine.infer(case.candidate.pixels_of(case.candidate.known.rows[places]))
+    return case.candidate.engine(case.candidate.pixels_of(case.candidate.known.rows[places]))
 
 
 def remembered(case: Case, places: NDArray[np.int64], name: str) -> Floats:

@@ -60,7 +60,7 @@ def test_it_takes_about_as_much_memory_as_the_champion(
 
 
 def _bytes(contender: Contender) -> int:
-    """The most memory that a process held which answers a batch of pictures."""
+    """The most memory that a process held to answer a picture."""
     script = Path(__file__).with_name("footprint.py")
     command = [sys.executable, str(script), str(contender.bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -55,7 +55,7 @@ def pixels_of(bundle: Bundle, paths: list[Path]) -> Pixels:
 
 
 def asked(bundle: Bundle, pixels: Pixels, labels: list[int]) -> Sample:
-    outputs = load_engine(bundle).infer(pixels)
+    outputs = load_engine(bundle)(pixels)
     sample = of_outputs(bundle, outputs, picture_statistics(pixels))
     return replace(sample, labels=np.array(labels, dtype=np.int64))
 

@@ -185,7 +185,7 @@ def threshold_from_test(bench: Bench) -> Bundle:
     rows = [i for i, row in enumerate(bench.data.manifest.rows) if row.split == "test"]
     truth = [bench.data.manifest.rows[i].label == spec.decision.positive for i in rows]
     pixels = np.ascontiguousarray(open_pixels(bench.data, spec.input)[rows])
-    scores = engine(sound).infer(pixels).probabilities[:, spec.classes.index("PNEUMONIA")]
+    scores = engine(sound)(pixels).probabilities[:, spec.classes.index("PNEUMONIA")]
     chosen = threshold(scores, np.array(truth), "balanced_accuracy")
     return bench.changed(
         "threshold", decision=spec.decision.model_copy(update={"threshold": chosen})

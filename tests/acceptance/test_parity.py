@@ -58,7 +58,7 @@ def test_torch_onnx_and_predict_agree_on_validation_pictures(
     with torch.inference_mode():
         parts = [deployed(torch.from_numpy(pixels[i : i + 50]))[0] for i in range(0, PICTURES, 50)]
     by_torch = torch.cat(parts).numpy()
-    by_onnx = load_engine(bundle).infer(pixels).probabilities
+    by_onnx = load_engine(bundle)(pixels).probabilities
     out = pulmo(home, "predict", *map(str, paths), "--model", "one", "--json").stdout
     told = [json.loads(line) for line in out.splitlines()]
     by_predict = np.array(

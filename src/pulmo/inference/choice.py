@@ -51,10 +51,10 @@ def _faster(usual: Engine, graph: bytes, threads: int | None) -> Engine:
     if _ratios.get(likeness, WORTH) < WORTH:
         return usual
     pictures = _pictures(usual.specification.input)
-    expected = usual.infer(pictures, batch=1)
+    expected = usual(pictures)
     try:
         other = Engine(graph, usual.specification, threads, openvino)
-        gap = _gap(expected, other.infer(pictures, batch=1))
+        gap = _gap(expected, other(pictures))
         if likeness not in _ratios:
             _ratios[likeness] = _best(usual, other, pictures[:1])
     except ModelError as error:

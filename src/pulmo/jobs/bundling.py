@@ -62,7 +62,7 @@ def make_bundle(
     temperature = calibration.temperature(_logits(network, pixels), val.labels)
     graph, weights = to_graph(network, temperature, plain), to_weights(network)
     draft = _draft(config, dataset.manifest.classes, plain, temperature)
-    outputs = Engine(graph, draft).infer(pixels)
+    outputs = Engine(graph, draft)(pixels)
     decision = _decision(config, outputs, val.labels, dataset.manifest.classes)
     assert outputs.embedding is not None
     patients = np.array([dataset.manifest.rows[row].patient for row in val.rows])

@@ -13,7 +13,7 @@ from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, read
 from pulmo.core.sample import Sample, of_outputs, of_reference
 from pulmo.core.statistics import picture_statistics
 from pulmo.errors import DataError
-from pulmo.inference.engine import BATCH, load
+from pulmo.inference.engine import load
 from pulmo.jobs.drift import Drift, groups, look_at
 from pulmo.jobs.drift_page import Shown, write
 from pulmo.jobs.predict import find
@@ -21,6 +21,7 @@ from pulmo.progress import track
 
 SHOWN = 12  # pictures on the page
 NEIGHBOURS = 5
+GROUP = 16  # pictures held at once
 
 
 def judge_files(bundle: Bundle, inputs: Iterable[str], out: Path, bound: float) -> Drift:
@@ -58,7 +59,7 @@ def _answered(
 ) -> Iterator[tuple[list[str], Sample]]:
     """Groups of files that can be read, and what the model says of them."""
     engine, spec = load(bundle), bundle.info.specification.input
-    for group in groups(track(paths, "looking", total=len(paths)), BATCH):
+    for group in groups(track(paths, "looking", total=len(paths)), GROUP):
         pixels: dict[str, Pixels] = {}
         for path in group:
             try:

@@ -2,21 +2,18 @@
 
 import glob
 import hashlib
-import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from pulmo.core.bundle import Bundle
 from pulmo.core.decision import Answer, Decider, Outputs
 from pulmo.core.overlay import blend, enlarged
 from pulmo.core.preprocess import MAX_BYTES, InputSpec, Pixels, is_picture, read
 from pulmo.errors import DataError
-from pulmo.inference.engine import BATCH, load
+from pulmo.inference.engine import load
 from pulmo.progress import track
 
 STDIN = "-"
@@ -71,17 +68,13 @@ def predict(
     decider = Decider(specification, bundle.reference().get("embeddings"))
     scale = overlay is not None
     pictures = (_read(path, specification.input, enlarge=scale) for path in find(inputs))
-    for group in _batches(track(pictures, "predicting"), BATCH):
-        arrays = [one.pixels for one in group if one.pixels is not None]
-        outputs = engine(np.stack(arrays)) if arrays else None
-        answers = iter(enumerate(decider.answers(outputs) if outputs is not None else ()))
-        for one in group:
-            if outputs is None or one.pixels is None:
-                yield Prediction(one.path, *_model(bundle), error=one.error)
-            else:
-                row, answer = next(answers)
-                drawn = _draw(one, outputs, row, answer, overlay)
-                yield _prediction(bundle, one.path, answer, drawn)
+    for one in track(pictures, "predicting"):
+        if one.pixels is None:
+            yield Prediction(one.path, *_model(bundle), error=one.error)
+        else:
+            outputs = engine(one.pixels[None])
+            (answer,) = decider.answers(outputs)
+            yield _prediction(bundle, one.path, answer, _draw(one, outputs, answer, overlay))
 
 
 def find(inputs: Iterable[str]) -> Iterator[str]:
@@ -109,12 +102,6 @@ def _below(folder: Path) -> Iterator[str]:
         for name in sorted(names):
             if is_picture(Path(parent, name)):
                 yield str(Path(parent) / name)
-
-
-def _batches(pictures: Iterable[_Read], size: int) -> Iterator[list[_Read]]:
-    iterator = iter(pictures)
-    while group := list(itertools.islice(iterator, size)):
-        yield group
 
 
 def _read(path: str, spec: InputSpec, *, enlarge: bool) -> _Read:
@@ -151,17 +138,15 @@ def _prediction(bundle: Bundle, path: str, answer: Answer, overlay: Path | None)
     )
 
 
-def _draw(
-    one: _Read, outputs: Outputs, row: int, answer: Answer, folder: Path | None
-) -> Path | None:
+def _draw(one: _Read, outputs: Outputs, answer: Answer, folder: Path | None) -> Path | None:
     if folder is None or one.shown is None or outputs.saliency is None:
         return None
-    leaning = int(outputs.probabilities[row].argmax())
+    leaning = int(outputs.probabilities[0].argmax())
     index = leaning if answer.class_index is None else answer.class_index
     name = "stdin" if one.path == STDIN else Path(one.path).stem
     place = os.fsencode(Path(one.path).absolute())  # files of one name lie in several folders
     target = folder / f"{name}-{hashlib.sha256(place).hexdigest()[:8]}.png"
-    blend(one.shown, outputs.saliency[row, index]).save(target)
+    blend(one.shown, outputs.saliency[0, index]).save(target)
     return target
 
 

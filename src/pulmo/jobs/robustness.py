@@ -81,7 +81,7 @@ def _judge(
     subject: Subject, part: Measured, chosen: NDArray[np.int64], pixels: Pixels,
     config: EvaluateConfig,
 ) -> Cell:  # fmt: skip
-    outputs = subject.engine.infer(pixels)
+    outputs = subject.engine(pixels)
     given = accepted(subject.decider.answers(outputs))
     decided = labels_of(outputs.probabilities, subject.spec)
     positive = positive_index(subject.spec)

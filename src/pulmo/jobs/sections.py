@@ -61,7 +61,7 @@ def _mistakes(subject: Subject, part: Measured, chosen: NDArray[np.intp]) -> lis
     if not len(chosen):
         return []
     pixels = np.ascontiguousarray(subject.pixels[part.places[chosen]])
-    saliency = subject.engine.infer(pixels).saliency
+    saliency = subject.engine(pixels).saliency
     classes = subject.spec.classes
     return [
         Mistake(

@@ -103,7 +103,7 @@ class Contender:
     @cached_property
     def outputs(self) -> Outputs:
         """Outputs of the graph on all gate pictures."""
-        return self.engine.infer(self.pixels)
+        return self.engine(self.pixels)
 
     @cached_property
     def scored(self) -> Scored:
@@ -145,7 +145,7 @@ class Case:
 
     def auroc(self, places: NDArray[np.int64], pixels: Pixels) -> float:
         """The candidate's AUROC on changed `pixels` of the gate pictures at `places`."""
-        said = self.candidate.engine.infer(pixels).probabilities
+        said = self.candidate.engine(pixels).probabilities
         found = auroc(self.split.labels[places], said, self.split.positive)
         if found is None:
             raise DataError("the gate split lacks a class: make it larger (data.splits.gate)")

@@ -29,14 +29,32 @@ def test_a_bundles_graph_answers_by_its_declared_names(toy_bundle: Bundle) -> No
     assert outputs.saliency.shape == (2, 2, 4, 4)
 
 
-def test_batches_change_nothing(toy_bundle: Bundle) -> None:
+def test_company_changes_nothing(toy_bundle: Bundle) -> None:
     engine = load(toy_bundle)
     pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 16, 16), dtype=np.uint8)
-    whole, parts = engine(pixels), engine.infer(pixels, batch=3)
-    np.testing.assert_allclose(whole.probabilities, parts.probabilities, atol=1e-6)
-    assert whole.saliency is not None
-    assert parts.saliency is not None
-    np.testing.assert_allclose(whole.saliency, parts.saliency, atol=1e-5)
+    together = engine(pixels)
+    for row, one in enumerate(pixels):
+        alone = engine(one[None])
+        for name in ("probabilities", "logits", "embedding", "saliency"):
+            np.testing.assert_array_equal(getattr(together, name)[row], getattr(alone, name)[0])
+
+
+@pytest.mark.parametrize("number", ["batch", 1, None])
+def test_how_a_graph_calls_the_number_of_pictures_does_not_matter(
+    number: str | int | None, toy_graph: bytes, toy_specification: Specification
+) -> None:
+    model = onnx.load_from_string(toy_graph)
+    for value in (*model.graph.input, *model.graph.output):
+        dimension = value.type.tensor_type.shape.dim[0]
+        dimension.Clear()
+        if isinstance(number, int):
+            dimension.dim_value = number
+        elif number is not None:
+            dimension.dim_param = number
+    engine, usual = (Engine(g, toy_specification) for g in (model.SerializeToString(), toy_graph))
+    np.testing.assert_array_equal(
+        engine(grey(0, 90, 255)).probabilities, usual(grey(0, 90, 255)).probabilities
+    )
 
 
 def test_outputs_that_are_not_declared_are_left_out(
@@ -64,7 +82,7 @@ def test_other_pixels_are_refused(toy_bundle: Bundle, pixels: np.ndarray) -> Non
 
 def test_no_picture_at_all_is_refused(toy_bundle: Bundle) -> None:
     with pytest.raises(ModelError, match="no picture"):
-        load(toy_bundle).infer(np.zeros((0, 1, 16, 16), dtype=np.uint8))
+        load(toy_bundle)(np.zeros((0, 1, 16, 16), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("graph", [b"", b"no graph", b"\x00" * 64])

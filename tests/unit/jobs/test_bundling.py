@@ -93,7 +93,7 @@ def test_limits_are_those_that_the_validation_pictures_ask_for(
     with torch.inference_mode():
         logits = network(torch.from_numpy(pixels).float() / 255).double().numpy()
     assert spec.temperature == pytest.approx(temperature(logits, labels), rel=1e-4)
-    outputs = Engine((bundle.path / "model.onnx").read_bytes(), spec).infer(pixels)
+    outputs = Engine((bundle.path / "model.onnx").read_bytes(), spec)(pixels)
     answers = Decider(spec, bundle.reference()["embeddings"]).answers(outputs)
     referred = sum(one.decision == "refer" for one in answers) / len(answers)
     assert 0.1 <= referred <= 0.5  # a fifth by the band, up to a tenth as outliers

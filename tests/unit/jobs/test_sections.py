@@ -30,8 +30,6 @@ class _Known:
         saliency = np.ones((*said.shape, 2, 2), dtype=np.float32)
         return Outputs(said, np.log(said), saliency=saliency)
 
-    infer = __call__
-
 
 def _measured(
     bundle: Bundle, split: str, labels: NDArray[np.int64], probabilities: NDArray[np.float32]
