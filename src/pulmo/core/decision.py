@@ -1,5 +1,6 @@
 """From a graph's outputs to answers: label, accept or refer, and why. Nothing else decides."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -111,12 +112,12 @@ class Decider:
 
     def answers(self, outputs: Outputs) -> list[Answer]:
         """One answer a picture. Raises ModelError for outputs no sound graph returns."""
-        self._check(outputs)
-        far = self._outlying(outputs.embedding, len(outputs.probabilities))
-        labels = labels_of(outputs.probabilities, self.spec)
+        rows = self._checked(outputs)
+        far = self._outlying(outputs.embedding, len(rows))
+        labels = labels_of(outputs.probabilities, self.spec).tolist()
         return [
-            self._answer(tuple(map(float, row)), int(label), distance)
-            for row, label, distance in zip(outputs.probabilities, labels, far, strict=True)
+            self._answer(row, label, distance)
+            for row, label, distance in zip(rows, labels, far, strict=True)
         ]
 
     def _answer(
@@ -141,20 +142,22 @@ class Decider:
             distance=distance,
         )
 
-    def _check(self, outputs: Outputs) -> None:
+    def _checked(self, outputs: Outputs) -> list[tuple[float, ...]]:
+        """The probabilities, row by row. Raises ModelError."""
         probabilities, classes = outputs.probabilities, len(self.spec.classes)
         if probabilities.ndim != 2 or probabilities.shape[1] != classes:
             raise ModelError(
                 f"the graph returned probabilities of shape {probabilities.shape} for {classes} "
                 "classes: its bundle.json describes another graph"
             )
-        sums = probabilities.sum(axis=1, dtype=np.float64)
-        sound = np.isfinite(probabilities).all() and np.isfinite(outputs.logits).all()
-        if not sound or (probabilities < 0).any() or (np.abs(sums - 1) > _ROUNDING).any():
+        rows = [tuple(row) for row in probabilities.tolist()]
+        sound = all(min(row) >= 0 and abs(sum(row) - 1) <= _ROUNDING for row in rows)
+        if not sound or not np.isfinite(outputs.logits).all():
             raise ModelError(
                 "the graph returned probabilities that are not finite or do not sum to one: "
                 "the model is damaged, use another version"
             )
+        return rows
 
     def _outlying(self, embedding: Array | None, n: int) -> Sequence[float | None]:
         outliers = self.spec.outliers
@@ -163,9 +166,10 @@ class Decider:
         fits = embedding is not None and embedding.shape == (n, self._reference.shape[1])
         if embedding is None or not fits:
             raise ModelError("the graph returned no embedding that fits the bundle's reference")
-        if not np.isfinite(embedding).all():
+        found: list[float] = distances(embedding, self._reference, outliers.neighbours).tolist()
+        if not all(map(math.isfinite, found)):
             raise ModelError("the graph returned an embedding that is not finite")
-        return [float(d) for d in distances(embedding, self._reference, outliers.neighbours)]
+        return found
 
 
 def _doubt(probabilities: tuple[float, ...], spec: Specification) -> tuple[str, ...]:
