@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 CLIENTS = 8
-WARM_UP_S = 0.5
+LEAD_S = 0.3  # before anything counts
+TURNS = 5  # of which a window is made: what changes the machine's speed meets all arms alike
 START_S = 180.0
-STEADY = 0.03  # how far A may be from A
+STEADY = 0.03  # how far a peak may be from the next one
 TOO_NOISY = "the machine never kept its speed: measure when nothing else runs on it"
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -153,7 +155,7 @@ class Server:
 
     def window(self, seconds: float) -> Window:
         """Load by clients that ask again as soon as they are answered."""
-        return self._loaded("closed", seconds, clients=CLIENTS)
+        return self._loaded("closed", seconds, clients=CLIENTS, lead=LEAD_S)
 
     def at_rate(self, seconds: float, rate: float, seed: int) -> Window:
         """Load by requests at random times."""
@@ -168,9 +170,9 @@ class Server:
         told = self._order(do, seconds=seconds, **more)
         used = self.process.cpu_s - before
         done, wall = told["statuses"].get("200", 0), told["wall_s"]
-        used *= max(done, 1) / max(done + told["after"], 1)
-        client = told["cpu_s"] / wall
-        return Window(done, wall, used, client, told["statuses"], told["seconds"])
+        share = max(done, 1) / max(done + told["outside"], 1)
+        client = told["cpu_s"] * share / wall
+        return Window(done, wall, used * share, client, told["statuses"], told["seconds"])
 
 
 class Loop:
@@ -186,6 +188,7 @@ class Loop:
 
     def window(self, seconds: float) -> Window:
         """So much work as can be done."""
+        self.process.ask({"do": "window", "seconds": LEAD_S})
         return Window(**self.process.ask({"do": "window", "seconds": seconds}))
 
 
@@ -193,45 +196,42 @@ Arm = Server | Loop
 
 
 def rounds(
-    arms: Mapping[str, Arm],
-    count: int,
-    seconds: float,
-    seed: int = 0,
-    alike: tuple[str, str] | None = None,
+    arms: Mapping[str, Arm], count: int, seconds: float, seed: int = 0, turns: int = TURNS
 ) -> Iterator[dict[str, Window]]:
-    """`count` times every arm for some seconds, in random order, with the others held still.
-
-    With two arms that are `alike`, a round in which they are not is a round in which the machine
-    changed its speed: it is told and left out, at most as many as are counted.
-    """
+    """`count` times every arm for some seconds, in turns of random order, the others held still."""
     draw, processes = random.Random(seed), {id(arm.process): arm.process for arm in arms.values()}
     for process in processes.values():
         process.hold()
-    found = 0
-    for number in range(count if alike is None else 2 * count):
-        told = {}
-        for name in draw.sample(sorted(arms), len(arms)):
-            arm = arms[name]
-            arm.process.let_go()
-            arm.window(WARM_UP_S)
-            told[name] = arm.window(seconds)
-            arm.process.hold()
-        steady = alike is None or is_steady(told[alike[0]].rate, told[alike[1]].rate)
-        print(
-            f"  round {number + 1}: "
-            + ", ".join(f"{name} {told[name].rate:.1f}/s" for name in arms)
-            + ("" if steady else ", left out"),
-            file=sys.stderr,
-        )
-        if steady:
-            yield told
-            found += 1
-        if found == count:
-            break
-    if not found:
-        raise SystemExit(TOO_NOISY)
+    for number in range(count):
+        seen: dict[str, list[Window]] = {name: [] for name in arms}
+        for _ in range(turns):
+            for name in draw.sample(sorted(arms), len(arms)):
+                arm = arms[name]
+                arm.process.let_go()
+                seen[name].append(arm.window(seconds / turns))
+                arm.process.hold()
+        told = {name: together(windows) for name, windows in seen.items()}
+        rates = ", ".join(f"{name} {one.rate:.1f}/s" for name, one in told.items())
+        print(f"  round {number + 1}: {rates}", file=sys.stderr)
+        yield told
     for process in processes.values():
         process.let_go()
+
+
+def together(windows: Sequence[Window]) -> Window:
+    """What several windows of one arm saw."""
+    wall = sum(one.wall_s for one in windows)
+    statuses: Counter[str] = Counter()
+    for one in windows:
+        statuses.update(one.statuses or {})
+    return Window(
+        done=sum(one.done for one in windows),
+        wall_s=wall,
+        cpu_s=sum(one.cpu_s for one in windows),
+        client=sum(one.client * one.wall_s for one in windows) / wall,
+        statuses=statuses,
+        seconds=[second for one in windows for second in one.seconds],
+    )
 
 
 def is_steady(one: float, other: float) -> bool:

@@ -30,7 +30,7 @@ class Load:
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    after: int = 0  # requests that were sent in the window and answered after it
+    outside: int = 0  # requests that were answered before or after what counts
     wall_s: float = 0.0
     cpu_s: float = 0.0
     late_s: float = 0.0  # the most that a request was sent after its time
@@ -120,9 +120,16 @@ async def connect(port: int) -> Connection:
     return made
 
 
-async def closed(port: int, requests: list[bytes], seconds: float, clients: int) -> Load:
-    """`clients` connections, each asking again as soon as it is answered."""
-    load, end = Load(), time.perf_counter() + seconds
+async def closed(
+    port: int, requests: list[bytes], seconds: float, clients: int, lead: float
+) -> Load:
+    """`clients` connections, each asking again as soon as it is answered.
+
+    Answers count once the load has lasted `lead` seconds, and for `seconds` from then on: at both
+    ends of that time the server is in the midst of its work.
+    """
+    load, begin = Load(), time.perf_counter() + lead
+    end = begin + seconds
 
     async def one(index: int) -> None:
         connection = await connect(port)
@@ -132,11 +139,11 @@ async def closed(port: int, requests: list[bytes], seconds: float, clients: int)
             status = await connection.ask(requests[index % len(requests)])
             index += clients
             now = time.perf_counter()
-            if now < end or status != "200":  # what ends after the window is not of the window
+            if begin <= now < end or status != "200":
                 load.statuses[status] += 1
                 load.seconds += [now - begun] if status == "200" else []
             else:
-                load.after += 1
+                load.outside += 1
         connection.close()
 
     await asyncio.gather(*(one(index) for index in range(clients)))
@@ -210,7 +217,9 @@ def obey(order: dict[str, Any]) -> Any:
         return asyncio.run(ask_once(port, requests))
     begun = time.process_time()
     if order["do"] == "closed":
-        load = asyncio.run(closed(port, requests, order["seconds"], order["clients"]))
+        load = asyncio.run(
+            closed(port, requests, order["seconds"], order["clients"], order["lead"])
+        )
     else:
         load = asyncio.run(opened(port, requests, order["seconds"], order["rate"], order["seed"]))
     load.cpu_s = time.process_time() - begun

@@ -15,12 +15,12 @@ GREEN, RED, GREY = "#0072b2", "#d55e00", "#888888"  # colour-blind eyes tell the
 HEAD = """# Performance
 
 What serving costs, as ratios: times of one machine say little on another. Every ratio is the
-median over rounds in which the arms run in random order, each alone on one core, the client on
-another; the interval is a 95 % bootstrap, and a goal counts as reached on its worse bound. Arms
-that answer are first asked for the same pictures and must agree (to 1e-4; to 0.02 where large
-pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a request, which other
-load on the machine disturbs less. Latency counts from the time a request was meant to be sent.
-Where two equal arms (S1), or the peaks before and after (S2), differ by more than 3 % the machine
+median over rounds in which the arms take five turns each in random order, alone on one core, the
+client on another; the interval is a 95 % bootstrap, and a goal counts as reached on its worse
+bound. Arms that answer are first asked for the same pictures and must agree (to 1e-4; to 0.02
+where large pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a request,
+which other load on the machine disturbs less. Latency counts from the time a request was meant to
+be sent. Where the peaks before and after the loads of S2 differ by more than 3 % the machine
 changed its speed: such rounds are left out, at most as many as are counted.
 
 Made again by one command (about half an hour on an idle machine; `--only S1,S3` measures some of

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.arms import ROOT, Client, Process, Window, rounds
+from benchmarks.arms import LEAD_S, ROOT, Client, Process, Window, rounds
 from benchmarks.ratios import Row, bound, ratio
 from benchmarks.serving import PICTURES, machine, pictures
 from benchmarks.serving import Plan as ServingPlan
@@ -59,6 +59,7 @@ class Loop:
 
     def window(self, seconds: float) -> Window:
         """As many steps as fit."""
+        self.process.ask({"do": "window", "seconds": LEAD_S})
         return Window(**self.process.ask({"do": "window", "seconds": seconds}))
 
 
@@ -88,7 +89,7 @@ def loops(plan: Plan) -> list[Row]:
     try:
         for name in ("ours", "again", "hand", "synthetic", "plain"):
             arms[name] = Loop("ours" if name == "again" else name, overrides)
-        told = list(rounds(arms, plan.count, plan.seconds))
+        told = list(rounds(arms, plan.count, plan.seconds, turns=1))  # steps are long
         _same(arms["ours"].losses(), arms["hand"].losses())
     finally:
         for arm in arms.values():

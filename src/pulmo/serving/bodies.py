@@ -1,5 +1,6 @@
 """A request's body to the encoded pictures in it: raw, multipart or base64 in JSON."""
 
+import re
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,6 +15,15 @@ M = TypeVar("M", bound=BaseModel)
 
 FIELD = b"file"
 MAX_PARTS = MAX_PICTURES + 16  # fields beside the pictures are ignored
+
+# A form that holds one picture and nothing else.
+_NAMED = re.compile(r"multipart/form-data; ?boundary=([\w-]{1,70})", re.ASCII)
+_HEAD = re.compile(
+    rb"""\r\n(?i:content-disposition): form-data; name="file"(?:; filename="[^"\\\r\n]*")?\r\n"""
+    rb"""(?:(?i:content-type): [\w.+/-]+\r\n)?\r\n""",
+    re.ASCII,
+)
+_MOST_HEAD = 512
 
 # What a document of pictures may hold: every wrong item of a larger one would get its own error.
 _MOST = {b",": MAX_PICTURES - 1, b":": 2, b"[": 1, b"{": 1}
@@ -127,6 +137,28 @@ class _Form:
 
 
 def _from_form(body: bytes, content_type: str) -> Pictures:
+    alone = _alone(body, content_type)
+    return Pictures((alone,), many=False) if alone is not None else _parsed(body, content_type)
+
+
+def _alone(body: bytes, content_type: str) -> bytes | None:
+    """The picture of a form as most clients write it, for a third of the parser's time.
+
+    None where anything is otherwise; the parser then finds out what.
+    """
+    named = _NAMED.fullmatch(content_type)
+    if named is None:
+        return None
+    boundary = b"--" + named[1].encode()
+    head = _HEAD.match(body, len(boundary), len(boundary) + _MOST_HEAD)
+    if head is None or not body.startswith(boundary):
+        return None
+    end = body.find(b"\r\n" + boundary, head.end())
+    closed = body[end + 2 + len(boundary) :] in (b"--", b"--\r\n")
+    return body[head.end() : end] if end >= 0 and closed else None
+
+
+def _parsed(body: bytes, content_type: str) -> Pictures:
     _, options = parse_options_header(content_type)
     if not options.get(b"boundary"):
         raise DataError("the form's Content-Type names no boundary")
