@@ -401,7 +401,7 @@ def main() -> None:
     parser.add_argument("--large", type=Path, required=True, help="JPEG files of full resolution")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of: %(default)s")
     parser.add_argument(
-        "--engine", default=ENGINES[-1], help="of every arm of ours (see S6): %(default)s"
+        "--engine", default=ENGINES[0], help="of every arm of ours (see S6): %(default)s"
     )
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=5.0)
