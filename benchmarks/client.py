@@ -125,11 +125,12 @@ async def closed(
 ) -> Load:
     """`clients` connections, each asking again as soon as it is answered.
 
-    Answers count once the load has lasted `lead` seconds, and for `seconds` from then on: at both
-    ends of that time the server is in the midst of its work.
+    What counts lies between two answers: the last one before the load has lasted `lead` seconds,
+    and the last one of the `seconds` from then on. A server is in the midst of its work at both,
+    and one that tells several answers at once gains or loses none of them.
     """
     load, begin = Load(), time.perf_counter() + lead
-    end = begin + seconds
+    end, told = begin + seconds, list[tuple[float, float]]()
 
     async def one(index: int) -> None:
         connection = await connect(port)
@@ -138,16 +139,20 @@ async def closed(
                 connection = await connect(port)
             status = await connection.ask(requests[index % len(requests)])
             index += clients
-            now = time.perf_counter()
-            if begin <= now < end or status != "200":
-                load.statuses[status] += 1
-                load.seconds += [now - begun] if status == "200" else []
+            if status == "200":
+                told.append((time.perf_counter(), begun))
             else:
-                load.outside += 1
+                load.statuses[status] += 1
         connection.close()
 
+    started = time.perf_counter()
     await asyncio.gather(*(one(index) for index in range(clients)))
-    load.wall_s = seconds
+    since = max((now for now, _ in told if now < begin), default=started)
+    until = max((now for now, _ in told if now < end), default=end)
+    load.seconds = [now - begun for now, begun in told if since < now <= until]
+    load.statuses["200"] = len(load.seconds)
+    load.outside = len(told) - len(load.seconds)
+    load.wall_s = max(until - since, 1e-9) if load.seconds else seconds
     return load
 
 

@@ -14,16 +14,16 @@ IMAGE = f"images/{PLOT.name}"
 GREEN, RED, GREY = "#0072b2", "#d55e00", "#888888"  # colour-blind eyes tell them apart
 HEAD = """# Performance
 
-What serving costs, as ratios: times of one machine say little on another. Every ratio is the
-median over rounds in which the arms take five turns each in random order, alone on one core, the
-client on another; the interval is a 95 % bootstrap, and a goal counts as reached on its worse
-bound. Arms that answer are first asked for the same pictures and must agree (to 1e-4; to 0.02
-where large pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a request,
-which other load on the machine disturbs less. Latency counts from the time a request was meant to
-be sent. Where the peaks before and after the loads of S2 differ by more than 3 % the machine
-changed its speed: such rounds are left out, at most as many as are counted.
+What serving costs, as ratios: times of one machine say little on another. Every figure is the
+median over rounds, in which arms that are compared take five turns each in random order, alone on
+one core, the client on another; the interval is a 95 % bootstrap, and a goal counts as reached on
+its worse bound. Arms that answer are first asked for the same pictures and must agree (to 1e-4; to
+0.02 where large pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a
+request, which other load on the machine disturbs less. Latency counts from the time a request was
+meant to be sent. Where the peaks before and after the loads of S2 differ by more than 3 % the
+machine changed its speed: such rounds are left out, at most as many as are counted.
 
-Made again by one command (about half an hour on an idle machine; `--only S1,S3` measures some of
+Made again by one command (about an hour on an idle machine; `--only S1,S3` measures some of
 it anew):
 
 ```console
@@ -40,9 +40,9 @@ same answer" is a peer that gives all this but the receipt, and knows neither ke
 the log needs is loaded after a server is ready, beside its first requests.
 
 Peers as tutorials show them give ONNX Runtime the bundle's file as it is. That of EfficientNet-Lite
-takes 1.2 times as long as one that PyTorch's newer exporter writes, or as itself once ONNX Runtime is
-told that there is one picture, as Pulmo and the tuned peers do
-([decision 0018](decisions/0018-one-picture-at-a-time.md)): who exports so sees less of a difference.
+takes 1.2 times as long as one that PyTorch's newer exporter writes, or as itself once ONNX Runtime
+is told that there is one picture, as Pulmo and the tuned peers do: who exports so sees less of a
+difference ([decision 0018](decisions/0018-one-picture-at-a-time.md)).
 """
 
 

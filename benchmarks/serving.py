@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -88,8 +89,7 @@ def s2(plan: Plan, client: Client) -> list[Row]:
     """Latency under Poisson load, from the time a request was meant to be sent.
 
     A share of the peak is that only while the machine keeps its speed: a round in which the peak
-    before and after differ by more than A against A may is told and left out, at most as many as
-    are counted.
+    before and after differ by more than 3 % is told and left out, at most as many as are counted.
     """
     shares: dict[float, list[float]] = {0.5: [], 0.7: []}
     failures, tried = 0, 0
@@ -385,11 +385,12 @@ def store(name: str, rows: Sequence[Row], plan: Plan, path: Path) -> None:
 
 
 def pictures(folder: Path, most: int) -> list[Path]:
-    """Some of the JPEG files below a folder, evenly spread."""
+    """Some of the JPEG files below a folder, evenly spread, in one random order."""
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         raise SystemExit(f"{folder} holds no JPEG files")
-    return found[:: max(1, len(found) // most)][:most]
+    some = found[:: max(1, len(found) // most)][:most]
+    return random.Random(0).sample(some, len(some))
 
 
 def main() -> None:

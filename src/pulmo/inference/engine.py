@@ -77,22 +77,24 @@ class Engine:
             told = [self._run(names, pixels[i : i + 1]) for i in range(len(pixels))]
         except Exception as error:
             raise ModelError(f"the graph failed on {len(pixels)} pictures: {error}") from error
-        arrays = told[0] if len(told) == 1 else map(np.concatenate, zip(*told, strict=True))
-        return self._checked(dict(zip(names, arrays, strict=True)), len(pixels))
+        for arrays in told:
+            self._check(dict(zip(names, arrays, strict=True)))
+        whole = told[0] if len(told) == 1 else map(np.concatenate, zip(*told, strict=True))
+        return Outputs(**dict(zip(names, whole, strict=True)))
 
-    def _checked(self, arrays: dict[str, Any], count: int) -> Outputs:
+    def _check(self, arrays: dict[str, Any]) -> None:
+        """Raise ModelError for what is no answer to one picture."""
         classes = len(self.specification.classes)
         for name, array in arrays.items():
             shape = array.shape
             right = {
-                "embedding": len(shape) == 2 and shape[0] == count,
-                "saliency": len(shape) == 4 and shape[:2] == (count, classes),
-            }.get(name, shape == (count, classes))
+                "embedding": len(shape) == 2 and shape[0] == 1,
+                "saliency": len(shape) == 4 and shape[:2] == (1, classes),
+            }.get(name, shape == (1, classes))
             if not right or array.dtype != np.float32:
                 raise ModelError(f"the graph returned {name} as {array.dtype} {list(shape)}")
             if not np.isfinite(array).all():
                 raise ModelError(f"the graph returned values of {name} that are not finite")
-        return Outputs(**arrays)
 
 
 def onnxruntime(graph: bytes, specification: Specification, threads: int | None) -> Run:

@@ -167,3 +167,18 @@ def test_nothing_is_told_to_the_makers_of_the_engine(tmp_path: Path) -> None:
     code = "import pulmo.inference.engine"
     subprocess.run([sys.executable, "-c", code], env=home, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_without_a_row_for_the_picture_is_refused(
+    toy_graph: bytes, toy_specification: Specification
+) -> None:
+    model = onnx.load_from_string(toy_graph)
+    told = next(value for value in model.graph.output if value.name == "logits")
+    made = next(node for node in model.graph.node if "logits" in node.output)
+    made.output[list(made.output).index("logits")] = "rows"
+    for node in model.graph.node:
+        node.input[:] = ["rows" if name == "logits" else name for name in node.input]
+    model.graph.node.append(onnx.helper.make_node("ReduceSum", ["rows"], ["logits"], keepdims=0))
+    del told.type.tensor_type.shape.dim[:]
+    with pytest.raises(ModelError, match=r"returned logits as float32 \[\]"):
+        Engine(model.SerializeToString(), toy_specification)(grey(0, 255))
