@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +51,6 @@ class Plan:
     bundle: Path
     native: list[Path]  # pictures of about the size that the graph takes
     large: list[Path]
-    int8: Path | None
     count: int
     seconds: float
 
@@ -125,6 +124,7 @@ def s2(plan: Plan, client: Client) -> list[Row]:
     ]
 
 
+AS_TAUGHT = ("fastapi", "litserve", "torch")
 PEERS = {
     "fastapi": ("FastAPI + ONNX Runtime", "multipart", 1.5, 1.2),
     "litserve": ("LitServe + ONNX Runtime", "multipart", 1.6, 1.3),
@@ -137,27 +137,34 @@ PEERS = {
 
 def s3(plan: Plan, client: Client) -> list[Row]:
     """Against peers on pictures of both sizes."""
+    return _against(plan, client, PEERS, "Pulmo")
+
+
+def s3_openvino(plan: Plan, client: Client) -> list[Row]:
+    """By OpenVINO, against the peers that do not use our engine."""
+    with _with("openvino"):
+        return _against(plan, client, {k: PEERS[k] for k in AS_TAUGHT}, "Pulmo by OpenVINO")
+
+
+def _against(
+    plan: Plan, client: Client, peers: Mapping[str, tuple[str, str, float, float]], ours: str
+) -> list[Row]:
     rows = []
     for index, (size, pictures) in enumerate((("large", plan.large), ("native", plan.native))):
         gap = LARGEST_SCALED_GAP if size == "large" else LARGEST_GAP
         with _ended() as end:
             own = end(pulmo(client, plan.bundle, pictures))
-            arms = {"raw": own.by("raw"), "multipart": own.by("multipart")}
+            arms = {transport: own.by(transport) for _, transport, *_ in peers.values()}
             expected = [_named(one) for one in own.answers(pictures)]
-            for kind, (_, transport, *_) in PEERS.items():
+            for kind, (_, transport, *_) in peers.items():
                 arms[kind] = end(peer(client, kind, plan.bundle, pictures, transport))
                 _agree(arms[kind], expected, pictures, gap)
-            _same_answers(arms["fastapi-whole"], own, pictures)
-            if plan.int8 is not None and size == "native":
-                arms["int8"] = end(pulmo(client, plan.int8, pictures)).by("multipart")
+            if "fastapi-whole" in peers:
+                _same_answers(arms["fastapi-whole"], own, pictures)
             told = list(rounds(arms, plan.count, plan.seconds))
-        for kind, (name, transport, *limits) in PEERS.items():
-            what = f"Pulmo ÷ {name}, {size} pictures, {transport}"
+        for kind, (name, transport, *limits) in peers.items():
+            what = f"{ours} ÷ {name}, {size} pictures, {transport}"
             rows.append(ratio("S3", what, told, transport, kind, limits[index]))
-        if "int8" in arms:
-            for kind, limit in (("fastapi", 1.5), ("litserve", 1.6)):
-                what = f"Pulmo with int8 ÷ {PEERS[kind][0]}, {size} pictures"
-                rows.append(ratio("S3", what, told, "int8", kind, limit))
     return rows
 
 
@@ -195,21 +202,14 @@ def s5(plan: Plan, client: Client) -> list[Row]:
 
 
 def s6(plan: Plan, client: Client) -> list[Row]:
-    """Other engines and precisions ÷ ONNX Runtime fp32, the graph alone."""
+    """The other engine ÷ ONNX Runtime, both in float32, the graph alone."""
     with _ended() as end:
-        kinds = {"onnxruntime": plan.bundle, "openvino": plan.bundle}
-        arms = {kind: end(Loop(kind, bundle, plan.native)) for kind, bundle in kinds.items()}
-        if plan.int8 is not None:
-            arms["int8 onnxruntime"] = end(Loop("onnxruntime", plan.int8, plan.native))
-            arms["int8 openvino"] = end(Loop("openvino", plan.int8, plan.native))
-        expected = arms["onnxruntime"].answers()
-        _compare(arms["openvino"].answers(), expected, LARGEST_GAP)
+        kinds = ("onnxruntime", "openvino")
+        arms = {kind: end(Loop(kind, plan.bundle, plan.native)) for kind in kinds}
+        _compare(arms["openvino"].answers(), arms["onnxruntime"].answers(), LARGEST_GAP)
         told = list(rounds(arms, plan.count, plan.seconds))
-    rest = [name for name in arms if name != "onnxruntime"]
-    return [
-        ratio("S6", f"{name} ÷ onnxruntime fp32, the graph alone", told, name, "onnxruntime")
-        for name in rest
-    ]
+    what = "openvino ÷ onnxruntime fp32, the graph alone"
+    return [ratio("S6", what, told, "openvino", "onnxruntime")]
 
 
 def t5(plan: Plan, client: Client) -> list[Row]:
@@ -246,6 +246,7 @@ MEASURES: dict[str, Callable[[Plan, Client], list[Row]]] = {
     "S1": s1,
     "S2": s2,
     "S3": s3,
+    **({"S3 OpenVINO": s3_openvino} if installed() else {}),
     "S4": s4,
     "S5": s5,
     "S6": s6,
@@ -397,7 +398,6 @@ def main() -> None:
     """Measure what is asked for and store it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="a bundle's folder")
-    parser.add_argument("--int8", type=Path, help="the bundle of its int8 twin")
     parser.add_argument("--pictures", type=Path, required=True, help="JPEG files of native size")
     parser.add_argument("--large", type=Path, required=True, help="JPEG files of full resolution")
     parser.add_argument("--only", default=",".join(MEASURES), help="some of: %(default)s")
@@ -413,7 +413,6 @@ def main() -> None:
         said.model.resolve(),
         pictures(said.pictures.resolve(), PICTURES),
         pictures(said.large.resolve(), PICTURES),
-        said.int8 and said.int8.resolve(),
         1 if said.quick else said.rounds,
         0.5 if said.quick else said.seconds,
     )

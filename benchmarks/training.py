@@ -159,9 +159,8 @@ def t5(plan: Plan) -> list[Row]:
     """Decoding by scale, as `benchmarks.serving` measures it."""
     if plan.bundle is None or plan.large is None:
         raise SystemExit("T5 needs --model and --large")
-    serving = ServingPlan(
-        plan.bundle, [], pictures(plan.large, PICTURES), None, plan.count, plan.seconds
-    )
+    large = pictures(plan.large, PICTURES)
+    serving = ServingPlan(plan.bundle, [], large, plan.count, plan.seconds)
     client = Client()
     try:
         return decoding(serving, client)

@@ -81,7 +81,7 @@ def test_a_measurement_leaves_the_engine_as_it_was(
     monkeypatch.setattr(serving, "_until_listening", until_listening)
     monkeypatch.setattr(serving.subprocess, "run", lambda *_, **__: None)  # an environment is made
     client: Any = None
-    serving.c3(serving.Plan(tmp_path, [], [], None, 1, 1.0), client)
+    serving.c3(serving.Plan(tmp_path, [], [], 1, 1.0), client)
     assert asked == ["onnxruntime"] * 4
     assert os.environ["PULMO_ENGINE"] == "openvino"
 
