@@ -20,8 +20,6 @@ CLIENTS = 8
 LEAD_S = 0.3  # before anything counts
 TURNS = 5  # of which a window is made: what changes the machine's speed meets all arms alike
 START_S = 180.0
-STEADY = 0.03  # how far a peak may be from the next one
-TOO_NOISY = "the machine never kept its speed: measure when nothing else runs on it"
 ROOT = Path(__file__).resolve().parents[1]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -232,11 +230,6 @@ def together(windows: Sequence[Window]) -> Window:
         statuses=statuses,
         seconds=[second for one in windows for second in one.seconds],
     )
-
-
-def is_steady(one: float, other: float) -> bool:
-    """Whether two rates of the same work say that the machine kept its speed."""
-    return abs(one / other - 1) <= STEADY
 
 
 def _free_port() -> int:

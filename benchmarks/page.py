@@ -20,8 +20,7 @@ one core, the client on another; the interval is a 95 % bootstrap, and a goal co
 its worse bound. Arms that answer are first asked for the same pictures and must agree (to 1e-4; to
 0.02 where large pictures are scaled by their decoder). "CPU" is the same ratio in CPU-seconds a
 request, which other load on the machine disturbs less. Latency counts from the time a request was
-meant to be sent. Where the peaks before and after the loads of S2 differ by more than 3 % the
-machine changed its speed: such rounds are left out, at most as many as are counted.
+meant to be sent.
 
 Made again by one command (about an hour on an idle machine; `--only S1,S3` measures some of
 it anew):
