@@ -36,7 +36,8 @@ and what each one's documentation recommends together with our engine and decode
 answer with probabilities alone, which is less work than Pulmo's answer: a decision, a look whether
 the picture is one the model can judge, the digest of what was sent, and a receipt in the log. "The
 same answer" is a peer that gives all this but the receipt, and knows neither keys nor limits. What
-the log needs is loaded after a server is ready, beside its first requests.
+the log needs is loaded after a server is ready, beside its first requests. Where no engine is named
+ours is ONNX Runtime, as it is by itself where OpenVINO is less than 1.15 times as fast (S6).
 
 Peers as tutorials show them give ONNX Runtime the bundle's file as it is. That of EfficientNet-Lite
 takes 1.2 times as long as one that PyTorch's newer exporter writes, or as itself once ONNX Runtime

@@ -71,16 +71,17 @@ def percentile(values: list[float], share: float) -> float:
 
 
 class Load:
-    """Clients that ask again and again while the block runs.
+    """Clients that ask again and again, after a `pause` in seconds, while the block runs.
 
     `answers` are (status, model digest, prediction, id); a request that was sent and not answered
     is in `lost`. A connection that could not be made was never accepted.
     """
 
-    def __init__(self, url: str, picture: bytes, clients: int = 4) -> None:
+    def __init__(self, url: str, picture: bytes, clients: int = 4, pause: float = 0) -> None:
         self.answers: list[tuple[int, str, str, str]] = []
         self.lost: list[Exception] = []
         self._url, self._picture, self._stop = url, picture, threading.Event()
+        self._pause = pause
         self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def __enter__(self) -> "Load":
@@ -108,3 +109,5 @@ class Load:
                 self.answers.append(
                     (answer.status_code, model, told.get("prediction"), told.get("id"))
                 )
+                if self._pause:
+                    self._stop.wait(self._pause)

@@ -13,6 +13,7 @@ from served import Load, serving
 from pulmo.core.bundle import Bundle
 
 LOCKED_SECONDS, FULL_SECONDS = 6, 8  # a lock is waited for for five
+PAUSE = 0.002  # fewer receipts than may wait come while the database is locked
 
 
 def figure(url: str, name: str) -> int:
@@ -29,7 +30,7 @@ def test_a_locked_and_a_full_database_fail_no_prediction(
 ) -> None:
     path = tmp_path / "models/log.db"
     with serving(toy_bundle.path, tmp_path) as (process, url):
-        with Load(url, grey_png(200), clients=1) as load:
+        with Load(url, grey_png(200), clients=1, pause=PAUSE) as load:
             while not path.exists() or figure(url, "pulmo_receipts_written_total") < 100:
                 time.sleep(0.1)
             with sqlite3.connect(path, isolation_level=None) as holder:
