@@ -142,7 +142,7 @@ def _from_form(body: bytes, content_type: str) -> Pictures:
 
 
 def _alone(body: bytes, content_type: str) -> bytes | None:
-    """The picture of a form as most clients write it, for a third of the parser's time.
+    """The picture of a form as most clients write it, without the parser, which takes longer.
 
     None where anything is otherwise; the parser then finds out what.
     """
