@@ -156,7 +156,8 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, detail: str) -> None:
         if not (self._answering or self._in_body):  # else an answer is on its way, or was given
             self.watch.figures.refused(status)
-            self.transport.write(plain.problem(status, detail, [(b"connection", b"close")]))
+            headers = [*self.server_state.default_headers, (b"connection", b"close")]
+            self.transport.write(plain.problem(status, detail, headers))
         self.transport.close()
 
 

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from pulmo.errors import BusyError, PulmoError
+from pulmo.logs import get_logger
 from pulmo.serving.limits import Limits
 
 T = TypeVar("T")
@@ -19,6 +20,8 @@ Tell = Callable[[Any, Exception | None], None]  # who is told of an outcome
 Do = Callable[[Sequence[Callable[[], Any]]], Sequence[Outcome[Any]]]
 
 TOGETHER = 4  # works that a thread takes at once
+
+logger = get_logger(__name__)
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
@@ -156,7 +159,8 @@ class Pool:
         """What `do` gives; whatever it raises must not end the thread."""
         try:
             return self._do(works)
-        except BaseException as error:  # noqa: BLE001 - a library's panic is no Exception
+        except BaseException as error:
+            logger.exception("the work of %d requests failed", len(works))
             failed = RuntimeError(f"{type(error).__name__}: {error}")
             return [(None, failed)] * len(works)
 

@@ -38,6 +38,7 @@ def dribble(port: int, text: bytes) -> bytes:
 def problem(told: bytes) -> tuple[int, str]:
     head, _, body = told.partition(b"\r\n\r\n")
     assert b"application/problem+json" in head
+    assert b"\r\ndate: " in head  # which every answer about the request has (RFC 9110, 6.6.1)
     document = json.loads(body)
     assert head.startswith(b"HTTP/1.1 %d " % document["status"])
     return document["status"], document["detail"]

@@ -183,7 +183,7 @@ def test_nothing_of_a_work_is_kept_once_it_has_failed(do: Any) -> None:
         gc.enable()
 
 
-def test_a_panic_does_not_end_the_thread() -> None:
+def test_a_panic_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     class Panic(BaseException):
         pass
 
@@ -204,3 +204,4 @@ def test_a_panic_does_not_end_the_thread() -> None:
         return answer
 
     assert asyncio.run(run()) == 2
+    assert "in do" in caplog.text  # the frames it came through
