@@ -48,6 +48,8 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._whole:
             self._stop_expecting()
+            if self._idle and self.timeout_keep_alive_task is None:  # it came behind its answer
+                self._look_again(self.timeout_keep_alive)
         elif self._late is None:
             self._expect()
         if not self._whole and self._beside > HEAD_BYTES:
@@ -136,6 +138,11 @@ class Connection(HttpToolsProtocol):
             self._late = self.loop.call_later(left, self._check)
         else:
             self._cut()
+
+    def _look_again(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def _cut(self) -> None:
         if self._in_body:

@@ -228,11 +228,6 @@ class Express(Connection):
         if self.timeout_keep_alive_task is None:  # else it will find that it is early
             self._look_again(self.timeout_keep_alive)
 
-    def _look_again(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(
-            seconds, self.timeout_keep_alive_handler
-        )
-
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that has been idle for long."""
         self.timeout_keep_alive_task = None

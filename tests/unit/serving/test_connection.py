@@ -78,6 +78,24 @@ def test_a_body_that_nobody_reads_does_not_keep_a_connection(port: int) -> None:
     assert told.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [(b"Content-Length: 1", b"x"), (b"Transfer-Encoding: chunked", b"0\r\n\r\n")],
+)
+def test_the_end_of_a_body_behind_its_answer_does_not_keep_a_connection(
+    present: Present, monkeypatch: pytest.MonkeyPatch, more: bytes, end: bytes
+) -> None:
+    monkeypatch.setattr("pulmo.serving.server.IDLE_SECONDS", 0.4)
+    with (
+        running(present, QUICK) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n" + more + b"\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(end)
+        assert client.recv(1) == b""
+
+
 def test_what_is_no_http_is_a_problem(port: int) -> None:
     assert problem(talk(port, b"\x16\x03\x01\x02\0\x01\0\r\n\r\n"))[0] == 400
     long = b"GET / HTTP/1.1\r\nX: " + b"x" * 2 * HEAD_BYTES
