@@ -27,8 +27,7 @@ class Connection(HttpToolsProtocol):
     watch: Watch
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
-    _begun = 0.0
-    _received = 0
+    _due = 0.0  # when more of a request must have come
     _beside = 0  # bytes since the last one of a body
     _whole = True  # whether no part of a request is still to come
     _in_body = False
@@ -43,7 +42,6 @@ class Connection(HttpToolsProtocol):
         if self._idle:
             self._whole = False  # a byte more is the next request's first
             data = _without_upgrade(data)
-        self._received += len(data)
         self._beside += len(data)
         super().data_received(data)
         if self._whole:
@@ -52,6 +50,8 @@ class Connection(HttpToolsProtocol):
                 self._look_again(self.timeout_keep_alive)
         elif self._late is None:
             self._expect()
+        else:
+            self._took(len(data))
         if not self._whole and self._beside > HEAD_BYTES:
             self._refuse(400, "the head of the request is too long")
 
@@ -125,17 +125,20 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
 
     def _expect(self) -> None:
-        self._begun, self._received = self.loop.time(), 0
-        self._late = self.loop.call_later(self._allowed(), self._check)
+        self._due = self.loop.time() + self.bounds.receive_s
+        self._late = self.loop.call_at(self._due + self._margin(), self._check)
 
-    def _allowed(self) -> float:
-        return self.bounds.allowed(self._received) + _MARGIN_SECONDS
+    def _took(self, received: int) -> None:
+        self._due = self.bounds.due(self._due, self.loop.time(), received)
+
+    def _margin(self) -> float:
+        return _MARGIN_SECONDS
 
     def _check(self) -> None:
         """Cut the connection unless its request has come so far as it should."""
-        left = self._begun + self._allowed() - self.loop.time()
-        if left > 0:
-            self._late = self.loop.call_later(left, self._check)
+        due = self._due + self._margin()
+        if due > self.loop.time():
+            self._late = self.loop.call_at(due, self._check)
         else:
             self._cut()
 

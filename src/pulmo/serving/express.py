@@ -153,7 +153,8 @@ class Express(Connection):
             self._ask()
         elif self._late is None:
             self._expect()
-        self._received += len(piece)
+        else:
+            self._took(len(piece))
         return rest
 
     def _ask(self) -> None:
@@ -209,7 +210,7 @@ class Express(Connection):
     def _thrown_away(self, data: bytes) -> bytes:
         """What is left of `data` after the rest of a body that nobody reads."""
         rest = data[self._unwanted :]
-        self._received += len(data) - len(rest)
+        self._took(len(data) - len(rest))
         self._unwanted = max(self._unwanted - len(data), 0)
         self._await_next()
         return rest
@@ -239,15 +240,15 @@ class Express(Connection):
         else:
             super().timeout_keep_alive_handler()
 
-    def _allowed(self) -> float:
+    def _margin(self) -> float:
         if self._asked is not None or self._closing:  # nobody else says what is late
-            return self.bounds.allowed(self._received)
-        return super()._allowed()
+            return 0.0
+        return super()._margin()
 
     def _cut(self) -> None:
         if self._asked is not None:
             self._late = None
-            self._fail(too_slow(self._received), close=True)
+            self._fail(too_slow(sum(map(len, self._body))), close=True)
             self.loop.call_later(problems.LINGER_SECONDS, self.transport.close)
         elif self._unwanted:
             self.transport.close()

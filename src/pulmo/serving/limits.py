@@ -13,10 +13,11 @@ from pulmo.errors import BusyError, DataError, TooLargeError, TooSlowError
 class Limits:
     """Bounds of one server.
 
-    A body must arrive within `receive_s` seconds plus one for every `slowest_rate` bytes. All
-    bodies together take at most `memory_bytes`. `workers` requests are answered at a time and
-    `waiting` more wait, for `deadline_s` seconds at most. After SIGTERM requests are taken for
-    `linger_s` seconds more, and what was taken is finished within `finish_s`.
+    A request must arrive within `receive_s` seconds plus one for every `slowest_rate` bytes, and
+    may not stop coming for longer than `receive_s`. All bodies together take at most
+    `memory_bytes`. `workers` requests are answered at a time and `waiting` more wait, for
+    `deadline_s` seconds at most. After SIGTERM requests are taken for `linger_s` seconds more, and
+    what was taken is finished within `finish_s`.
     """
 
     body_bytes: int = MAX_BYTES
@@ -29,9 +30,16 @@ class Limits:
     linger_s: float = 1.0
     finish_s: int = 12
 
-    def allowed(self, received: int) -> float:
-        """The seconds that a request of which `received` bytes have come may have taken."""
-        return self.receive_s + received / self.slowest_rate
+    def allowed(self, size: int) -> float:
+        """The seconds that a client may take to read so many bytes."""
+        return self.receive_s + size / self.slowest_rate
+
+    def due(self, due: float, now: float, received: int) -> float:
+        """When more of a request must have come that was `due`, and of which a piece has come now.
+
+        Who was fast gains no more than `receive_s` seconds by that: memory is held meanwhile.
+        """
+        return min(due + received / self.slowest_rate, now + self.receive_s)
 
 
 class Intake:
@@ -63,10 +71,11 @@ class Intake:
     async def read(self, request: Request, chunks: list[bytes]) -> None:
         """Fill `chunks`; each is counted as held from its arrival until `release`."""
         self._check_told(request.headers.get("content-length"))
-        begun = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._limits.receive_s
         size, more = 0, True
         try:
-            async with asyncio.timeout_at(begun + self._limits.allowed(0)) as deadline:
+            async with asyncio.timeout_at(due) as deadline:
                 while more:
                     message = await request.receive()
                     if message["type"] == "http.disconnect":
@@ -77,7 +86,8 @@ class Intake:
                     self.hold(len(chunk))
                     self._check_size(size)
                     if more:
-                        deadline.reschedule(begun + self._limits.allowed(size))
+                        due = self._limits.due(due, loop.time(), len(chunk))
+                        deadline.reschedule(due)
         except TimeoutError as error:
             raise too_slow(size) from error
 

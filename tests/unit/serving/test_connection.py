@@ -7,6 +7,7 @@ import pytest
 from talking import HEAD, QUICK, everything, held_back, running, talk, wait_for
 
 from pulmo.serving.connection import PIPELINED
+from pulmo.serving.limits import Limits
 from pulmo.serving.models import Present
 from pulmo.serving.plain import HEAD_BYTES
 from pulmo.serving.pool import Pool
@@ -71,6 +72,39 @@ def dribble_body(port: int) -> bytes:
             client.settimeout(20)
             return told + everything(client)
     raise AssertionError("the client was never cut")
+
+
+FAST = Limits(receive_s=0.2, slowest_rate=64, linger_s=0.0, finish_s=5)  # a second for 64 bytes
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/predict?explain=false"])
+def test_a_body_that_came_fast_and_stops_is_cut(
+    present: Present, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr("pulmo.serving.problems.LINGER_SECONDS", 0.2)
+    head = HEAD.replace(b"/predict", path) + b"Content-Length: 50000\r\n\r\n"
+    with (
+        running(present, FAST) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        client.sendall(head)
+        client.sendall(bytes(40_000))
+        assert problem(everything(client)) == (408, "only 40,000 bytes of the body came in time")
+
+
+def test_a_body_that_nobody_reads_and_that_came_fast_does_not_keep_a_connection(
+    present: Present, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pulmo.serving.connection._MARGIN_SECONDS", 0.2)
+    with (
+        running(present, FAST) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\nContent-Length: 50000\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(bytes(20_000))
+        client.sendall(bytes(20_000))
+        assert client.recv(1) == b""
 
 
 def test_a_body_that_nobody_reads_does_not_keep_a_connection(port: int) -> None:

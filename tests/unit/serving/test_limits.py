@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 from fastapi import Request
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pulmo.errors import BusyError, DataError, TooLargeError, TooSlowError
 from pulmo.serving.limits import Intake, Limits
@@ -43,6 +45,52 @@ def test_a_body_that_stops_coming_is_given_up() -> None:
     with pytest.raises(TooSlowError, match="only 2 bytes"):
         read(Intake(Limits(receive_s=0.01)), asked)
     assert asked.state.unread is True
+
+
+def test_a_body_that_came_fast_may_not_stop_for_long() -> None:
+    intake = Intake(Limits(receive_s=0.05, slowest_rate=1))
+    asked = request(bytes(1000), then="wait")
+
+    async def run() -> None:
+        async with asyncio.timeout(5), intake.body(asked):
+            pass
+
+    with pytest.raises(TooSlowError, match="only 1,000 bytes"):
+        asyncio.run(run())
+
+
+def test_bytes_buy_time_up_to_a_bound() -> None:
+    limits = Limits(receive_s=8.0, slowest_rate=100)
+    assert limits.due(10.0, 5.0, 100) == 11.0
+    assert limits.due(10.0, 5.0, 10**9) == 13.0
+    assert limits.due(10.0, 11.0, 0) == 10.0
+
+
+PIECES = st.lists(st.tuples(st.integers(1, 4096), st.floats(0, 1)), min_size=1, max_size=50)
+
+
+@given(PIECES)
+@example([(4096, 0.0), (4096, 1.0)] * 10)
+def test_who_sends_at_the_lowest_rate_is_in_time(pieces: list[tuple[int, float]]) -> None:
+    limits = Limits(receive_s=8.0, slowest_rate=1024)
+    now, due = 0.0, limits.receive_s
+    for received, share in pieces:
+        now += share * received / limits.slowest_rate  # as long as it may take, or a part of that
+        assert now < due
+        due = limits.due(due, now, received)
+
+
+@given(PIECES, st.floats(1, 9))
+def test_nobody_gets_far_ahead_or_takes_longer_than_all_of_it_may(
+    pieces: list[tuple[int, float]], slower: float
+) -> None:
+    limits = Limits(receive_s=8.0, slowest_rate=1024)
+    now, due, size = 0.0, limits.receive_s, 0
+    for received, share in pieces:
+        now, size = now + slower * share * received / limits.slowest_rate, size + received
+        due = limits.due(due, now, received)
+        assert due <= now + limits.receive_s
+        assert due <= limits.receive_s + size / limits.slowest_rate + 1e-9
 
 
 def test_a_client_that_goes_away_is_no_fault_of_ours() -> None:
