@@ -117,7 +117,9 @@ class _Body:
         try:
             await self._intake.read(self._request, self._chunks)
             self._request.state.unread = False
-            return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            if len(self._chunks) != 1:  # the pieces are let go: beside the body they take as much
+                self._chunks = [b"".join(self._chunks)]
+            return self._chunks[0]
         except BaseException:
             self._release()
             raise

@@ -40,6 +40,26 @@ def test_a_body_is_put_together() -> None:
     assert asked.state.unread is False
 
 
+def test_pieces_are_let_go_and_their_body_counts_in_their_place() -> None:
+    gone = []
+
+    class Piece(bytes):
+        def __del__(self) -> None:
+            gone.append(bytes(self))
+
+    intake, asked = Intake(Limits(memory_bytes=4)), request(Piece(b"ab"), Piece(b"cd"))
+
+    async def run() -> None:
+        async with intake.body(asked) as body:
+            assert (body, sorted(gone)) == (b"abcd", [b"ab", b"cd"])
+            with pytest.raises(BusyError):
+                intake.hold(1)
+            intake.release(1)
+
+    asyncio.run(run())
+    intake.hold(4)  # nothing is held any more
+
+
 def test_a_body_that_stops_coming_is_given_up() -> None:
     asked = request(b"ab", then="wait")
     with pytest.raises(TooSlowError, match="only 2 bytes"):
