@@ -22,8 +22,10 @@ QUICK = Limits(receive_s=0.2, slowest_rate=2**20, linger_s=0.0, finish_s=5)
 
 
 @contextmanager
-def running(present: Present, limits: Limits) -> Iterator[tuple[uvicorn.Server, int]]:
-    server = make_server(create_app(Settings(), present, limits), limits)
+def running(
+    present: Present, limits: Limits, **settings: Any
+) -> Iterator[tuple[uvicorn.Server, int]]:
+    server = make_server(create_app(Settings(**settings), present, limits), limits)
     taken = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([taken],))
     thread.start()

@@ -111,7 +111,8 @@ class Express(Connection):
 
     def _begun_with(self, asked: Plain, *, alone: bool) -> bool:
         """Whether a request is refused for want of room, or taken; `alone` is its head."""
-        if self.lane.pool.full and not self.watch.draining.begun:
+        sheds = self.lane.pool.full and not self.watch.draining.begun
+        if sheds and b"origin" not in asked.headers:  # a page would not be shown what is told here
             self._turn_down(asked)
             return True
         if self.flow.write_paused or not self.lane.takes(asked, self.client):

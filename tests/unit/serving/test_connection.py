@@ -191,6 +191,19 @@ def test_requests_in_a_row_without_room_are_each_refused(busy: tuple[Pool, int])
     assert pool.shed == 2
 
 
+def test_a_page_elsewhere_is_told_that_there_is_no_room(present: Present) -> None:
+    page = "https://page.example"
+    asked = HEAD + b"Origin: %b\r\nContent-Length: 3\r\n\r\nabc" % page.encode()
+    with running(present, QUICK, cors_origins=page) as (server, port):
+        pool = server.config.app.state.lane.pool  # type: ignore[union-attr]
+        pool.taken = 99
+        head = talk(port, asked).partition(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"http/1.1 503 ")
+    assert b"\r\nretry-after: 1" in head
+    assert b"\r\naccess-control-allow-origin: https://page.example" in head
+    assert pool.shed == 0
+
+
 def test_a_body_that_nobody_wants_and_that_dribbles_is_cut(
     busy: tuple[Pool, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
