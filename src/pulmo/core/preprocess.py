@@ -7,6 +7,8 @@ A rule, once used by a promoted bundle, never changes its pixels: a better rule 
 import hashlib
 import importlib
 import io
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp",
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 10_000
+LARGE_PIXELS = 4_000_000  # what has more, as it is decoded, is large
 
 Pixels = NDArray[np.uint8]
 
@@ -52,6 +55,7 @@ _ROOM = {2: 1.5, 3: 1.0}  # by version; what is left is averaged over by the res
 _PHOTOMETRIC_TAG, _BITS_TAG = 262, 258
 _WHITE_IS_ZERO = 0
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
+_ONE_LARGE = threading.Lock()
 
 
 class InputSpec(BaseModel):
@@ -90,12 +94,15 @@ def decode(encoded: bytes, channels: int, dicom: DicomSpec | None = None) -> Ima
 
 
 def decode_for(encoded: bytes, spec: InputSpec) -> Image.Image:
-    """As `decode`, as large as `to_pixels` needs it by the rule of `spec`. Raises DataError."""
-    return _decode(encoded, spec.channels, spec.dicom, None if spec.preprocess == 1 else spec)
+    """As `decode`, as large as `to_pixels` needs it by the rule of `spec`. Raises DataError.
+
+    Large pictures are decoded one at a time, as some take hundreds of megabytes meanwhile.
+    """
+    return _decode(encoded, spec.channels, spec.dicom, spec)
 
 
 def _decode(
-    encoded: bytes, channels: int, dicom: DicomSpec | None, scaled_for: InputSpec | None
+    encoded: bytes, channels: int, dicom: DicomSpec | None, spec: InputSpec | None
 ) -> Image.Image:
     if is_dicom(encoded):
         # Imported where it is needed: it reads this module's limits, and few pictures are DICOM.
@@ -109,12 +116,15 @@ def _decode(
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             _check_size(*image.size)
             _scale_key(image)
-            if scaled_for is not None:
-                _scale_down(image, scaled_for)
-            image.load()
-            turn = _turn(image)
-            plain = _to_mode(image, channels)
-            return plain.transpose(turn) if turn is not None else plain
+            claimed = image.width * image.height
+            if spec is not None and spec.preprocess > 1:
+                _scale_down(image, spec)
+            large = spec is not None and _is_large(image, claimed)
+            with _ONE_LARGE if large else nullcontext():
+                image.load()
+                turn = _turn(image)
+                plain = _to_mode(image, channels)
+                return plain.transpose(turn) if turn is not None else plain
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -200,6 +210,12 @@ def _scale_down(image: Image.Image, spec: InputSpec) -> None:
     scale = next((scale for scale in (8, 4, 2) if scale <= room), 1)
     if scale > 1:  # Pillow has no method `draft` that does anything but for JPEG
         image.draft(None, (image.width // scale, image.height // scale))
+
+
+def _is_large(image: Image.Image, claimed: int) -> bool:
+    """Whether decoding takes much memory; progressive JPEG takes it before it is scaled down."""
+    pixels = claimed if "progressive" in image.info else image.width * image.height
+    return pixels > LARGE_PIXELS
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

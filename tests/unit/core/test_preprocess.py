@@ -3,8 +3,10 @@
 import hashlib
 import io
 import struct
+import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -508,3 +510,76 @@ def test_the_first_rule_decodes_every_pixel() -> None:
     encoded = large(640, 400)
     assert np.array_equal(read(encoded, one), to_pixels(decode(encoded, 1), one))
     assert preprocess.decode_for(encoded, one).size == (640, 400)
+
+
+class Queue:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock, self.waits = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waits.set()
+            assert self._lock.acquire(timeout=20)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_large_pictures_are_decoded_one_at_a_time_and_hold_up_no_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue, decoding, go_on = Queue(), threading.Event(), threading.Event()
+    inside, most, to_mode = 0, 0, preprocess._to_mode
+
+    def slow(image: Image.Image, channels: int) -> Image.Image:
+        nonlocal inside, most
+        if image.width > 8:
+            inside += 1
+            most = max(most, inside)
+            decoding.set()
+            assert go_on.wait(20)
+            inside -= 1
+        return to_mode(image, channels)
+
+    monkeypatch.setattr(preprocess, "_to_mode", slow)
+    monkeypatch.setattr(preprocess, "_ONE_LARGE", queue)
+    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 8 * 8)
+    spec = InputSpec(height=8, width=8, channels=1, preprocess=3)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(read, encode(GREY, "PNG"), spec)
+        assert decoding.wait(20)
+        second = threads.submit(read, encode(GREY, "PNG"), spec)
+        assert queue.waits.wait(20)
+        small = read(encode(GREY[:8, :8], "PNG"), spec)  # while one is decoded and another waits
+        go_on.set()
+        assert np.array_equal(first.result(20), second.result(20))
+    np.testing.assert_array_equal(small[0], GREY[:8, :8])
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "large"),
+    [
+        ("PNG", {}, True),
+        ("JPEG", {}, False),  # its decoder makes a quarter of the side
+        ("JPEG", {"progressive": True}, True),
+    ],
+)
+def test_what_is_large_is_known_by_what_decoding_takes(
+    monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any], large: bool
+) -> None:
+    monkeypatch.setattr(preprocess, "LARGE_PIXELS", 16 * 16)
+    queue = Queue()
+    monkeypatch.setattr(preprocess, "_ONE_LARGE", queue)
+    spec = InputSpec(height=8, width=8, channels=1, preprocess=3)
+    picture = encode(Image.new("L", (64, 64), 9), kind, **options)
+    with ThreadPoolExecutor(1) as thread, queue:
+        found = thread.submit(read, picture, spec)
+        if large:
+            assert queue.waits.wait(20)
+        else:
+            assert found.result(20).max() == 9
+            assert not queue.waits.is_set()
+    assert found.result(20).max() == 9
