@@ -5,13 +5,13 @@ does for one, as none of its code is in the processor's caches when a graph has 
 """
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from pulmo.core.wire import PROBLEM_TYPE
 from pulmo.serving import problems
+from pulmo.serving.watching import HEADERS, request_id
 
 HEAD_BYTES = 16 * 1024  # of a head, and of whatever else comes without a byte of a body
 BUSY = "too many requests are waiting: ask again in a moment"
@@ -69,25 +69,18 @@ def head(status: int, length: int, headers: Sequence[tuple[bytes, bytes]]) -> by
 
 def problem(status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
     """An answer that tells a problem, with an id of its own."""
-    body = problems.document(status, detail, str(uuid.uuid4()))
-    return head(status, len(body), [(b"content-type", PROBLEM_TYPE.encode()), *headers]) + body
+    return _told(status, detail, request_id(), headers)
 
 
 def refusal() -> bytes:
     """The answer to work that there is no room for: 503 with an id of its own."""
-    return _REFUSAL.replace(_ID.encode(), str(uuid.uuid4()).encode())
+    return _REFUSAL.replace(_ID.encode(), request_id().encode())
 
 
-def _refusal() -> bytes:
-    body = problems.document(503, BUSY, _ID)
-    headers = (
-        (b"content-type", PROBLEM_TYPE.encode()),
-        (b"retry-after", b"%d" % problems.RETRY_SECONDS),
-        (b"x-request-id", _ID.encode()),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-    )
-    return head(503, len(body), headers) + body
+def _told(status: int, detail: str, number: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    body = problems.document(status, detail, number)
+    kind, named = (b"content-type", PROBLEM_TYPE.encode()), (b"x-request-id", number.encode())
+    return head(status, len(body), [kind, named, *HEADERS, *headers]) + body
 
 
-_REFUSAL = _refusal()
+_REFUSAL = _told(503, BUSY, _ID, [(b"retry-after", b"%d" % problems.RETRY_SECONDS)])

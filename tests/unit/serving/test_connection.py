@@ -41,6 +41,9 @@ def problem(told: bytes) -> tuple[int, str]:
     assert b"application/problem+json" in head
     assert b"\r\ndate: " in head  # which every answer about the request has (RFC 9110, 6.6.1)
     document = json.loads(body)
+    number = document["instance"].removeprefix("urn:uuid:").encode()
+    assert b"\r\nx-request-id: %b\r\n" % number in head
+    assert b"\r\nx-content-type-options: nosniff\r\n" in head
     assert head.startswith(b"HTTP/1.1 %d " % document["status"])
     return document["status"], document["detail"]
 

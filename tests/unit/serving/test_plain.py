@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pulmo.core.wire import Problem
 from pulmo.serving import plain
+from pulmo.serving.watching import HEADERS
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\n"
 
@@ -128,7 +129,9 @@ def test_a_problem_has_an_id_and_the_headers_it_is_given() -> None:
     assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
     assert head.endswith(b"\r\nconnection: close")
     assert (told.status, told.detail) == (408, "late")
-    assert told.instance.startswith("urn:uuid:")
+    assert b"x-request-id: %b\r\n" % told.instance.removeprefix("urn:uuid:").encode() in head
+    assert len(told.instance) == len("urn:uuid:") + 36
+    assert all(b"\r\n%b: %b\r\n" % pair in head for pair in HEADERS)
 
 
 def test_a_refusal_is_a_problem_with_an_id_of_its_own() -> None:
@@ -136,9 +139,10 @@ def test_a_refusal_is_a_problem_with_an_id_of_its_own() -> None:
     head, _, body = first.partition(b"\r\n\r\n")
     told = Problem.model_validate(json.loads(body))
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-    assert b"\r\nretry-after: 1\r\n" in head
+    assert b"\r\nretry-after: 1" in head
     assert b"\r\ncontent-length: %d\r\n" % len(body) in head
     assert told.status == 503
+    assert all(b"\r\n%b: %b" % pair in head for pair in HEADERS)
     assert f"x-request-id: {told.instance.removeprefix('urn:uuid:')}".encode() in head
     assert first != second
     assert len(first) == len(second)
