@@ -164,6 +164,8 @@ class Connection(HttpToolsProtocol):
             self._stuck = None
 
     def _refuse(self, status: int, detail: str) -> None:
+        if self.transport.is_closing():  # what was refused already is told and counted once
+            return
         if not (self._answering or self._in_body):  # else an answer is on its way, or was given
             self.watch.figures.refused(status)
             headers = [*self.server_state.default_headers, (b"connection", b"close")]

@@ -309,6 +309,14 @@ def test_a_head_behind_a_request_that_waits_is_bounded_too(
             wait_for(lambda: not server.server_state.connections)
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+def test_a_long_head_is_told_and_counted_once(port: int, end: bytes) -> None:
+    told = talk(port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 2 * HEAD_BYTES + end)
+    assert told.count(b"HTTP/1.1 ") == 1
+    figures = talk(port, b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+    assert b'pulmo_rejected_total{reason="broken"} 1.0' in figures
+
+
 def test_refusals_of_the_connection_are_counted(busy: tuple[Pool, int]) -> None:
     pool, port = busy
     talk(port, b"no HTTP\r\n\r\n")
