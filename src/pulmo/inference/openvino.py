@@ -23,8 +23,10 @@ def openvino(graph: bytes, specification: Specification, threads: int | None) ->
     """A graph run by OpenVINO in float32, as ONNX Runtime would. Raises ModelError."""
     onnxruntime(graph, specification, threads)  # what it would refuse is refused
     sys.modules.setdefault("openvino_telemetry", cast(Any, None))  # it writes to the home folder
-    import openvino as ov
-
+    try:
+        import openvino as ov
+    except (ImportError, OSError) as error:  # also of a library that it lacks
+        raise ModelError(f"OpenVINO cannot be loaded: {error}") from error
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",  # it takes bfloat16 by itself where it can
         "PERFORMANCE_HINT": "LATENCY",

@@ -1,6 +1,8 @@
 """The faster engine answers, the answers stay the same, and what is asked for is had."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,3 +138,16 @@ def test_an_engine_that_fails_is_not_taken_for_a_successor_either(
     ):
         monkeypatch.setattr(choice, "openvino", backend)
         assert engine_of(choice.load_fastest(toy_bundle, 1)) == taken
+
+
+@pytest.mark.parametrize("broken", ["import _lacking", "raise OSError('libtbb.so.12: no file')"])
+def test_an_installation_that_is_broken_leaves_the_usual_engine(
+    toy_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str
+) -> None:
+    (tmp_path / "openvino.py").write_text(broken, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed()
+    assert engine_of(choice.load_fastest(toy_bundle, 1)) == "onnxruntime"
+    with pytest.raises(ModelError, match="OpenVINO cannot be loaded"):
+        choice.load_fastest(toy_bundle, 1, "openvino")
