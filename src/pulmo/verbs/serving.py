@@ -1,5 +1,6 @@
 """`serve`: a model behind HTTP, until a signal ends it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -9,6 +10,8 @@ from pulmo.verbs.options import example
 if TYPE_CHECKING:
     from pulmo.config.settings import Settings
     from pulmo.serving.models import Present, Source
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of processor time in a period, cgroup v2
 
 app = typer.Typer()
 
@@ -102,7 +105,6 @@ def _be_heard(places: "Settings") -> None:
 def _supervise(model: str | None) -> NoReturn:
     """Run this very command without --reload, anew after every change, until a signal ends it."""
     import sys
-    from pathlib import Path
 
     import pulmo
     from pulmo.serving.reloading import supervise
@@ -115,10 +117,15 @@ def _supervise(model: str | None) -> NoReturn:
     supervise([sys.executable, "-c", program, *rest], watched)
 
 
-def _cores() -> int:
+def _cores(quota: Path = QUOTA) -> int:
     """The cores that this process may use; a container may have fewer than its machine."""
+    import math
     import os
 
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = known or 1
+    try:
+        time, period = map(int, quota.read_text(encoding="ascii").split())
+        return max(1, min(cores, math.ceil(time / period)))
+    except (OSError, ValueError, ZeroDivisionError):  # no quota ("max"), or none to be read
+        return cores
