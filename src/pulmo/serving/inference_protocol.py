@@ -12,7 +12,7 @@ from fastapi import Path, Request
 from pulmo import __version__
 from pulmo.core import wire
 from pulmo.core.bundle import sha256
-from pulmo.core.preprocess import Pixels
+from pulmo.core.preprocess import InputSpec, Pixels
 from pulmo.core.wire_v2 import (
     INPUT,
     InferInput,
@@ -43,8 +43,9 @@ from pulmo.serving.shelf import Shelf
 from pulmo.serving.together import Question, Steps
 from pulmo.serving.watching import Figures
 
-# What a body may hold: parsed, numbers and lists take far more memory than they are long.
-_MOST = {b",": 2**21, b"[": 2**16, b"{": 2**8}
+# Parsed, numbers and lists take far more memory than they are long.
+_MOST_NUMBERS = 2**22
+_ROOM = 2**16  # for what stands in a body beside the numbers and lists of its pictures
 _ALWAYS: tuple[Output, ...] = ("probabilities", "prediction", "decision", "receipt")
 
 Name = Annotated[str, Path(pattern=wire.NAME, description="The served model's.")]
@@ -180,7 +181,7 @@ def _work(model: Model, body: bytes, figures: Figures) -> Callable[[], Steps[Inf
 
     def work() -> Steps[InferResponse]:
         begun = time.perf_counter()
-        asked = _read(body)
+        asked = _read(body, model.bundle.info.specification.input)
         given = asked.inputs[0]
         if given.datatype == "UINT8":
             seen = tuple(Seen(one, sha256(one.tobytes())) for one in _pixels(given, model))
@@ -202,8 +203,11 @@ def _work(model: Model, body: bytes, figures: Figures) -> Callable[[], Steps[Inf
     return work
 
 
-def _read(body: bytes) -> InferRequest:
-    for sign, most in _MOST.items():
+def _read(body: bytes, spec: InputSpec) -> InferRequest:
+    """A document that holds no more than so many pictures for the model as are answered."""
+    lists = wire.MAX_PICTURES * spec.channels * spec.height
+    numbers = min(lists * spec.width, _MOST_NUMBERS)
+    for sign, most in ((b",", numbers + _ROOM), (b"[", lists + _ROOM), (b"{", 2**8)):
         if body.count(sign) > most:
             raise TooLargeError(f"a document with more than {most:,} '{sign.decode()}' is not read")
     return bodies.document(InferRequest, body)

@@ -10,9 +10,11 @@ from fastapi.testclient import TestClient
 from pulmo import __version__
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import Bundle
+from pulmo.core.preprocess import InputSpec
 from pulmo.core.receipt import Receipt
-from pulmo.errors import DataError
+from pulmo.errors import DataError, TooLargeError
 from pulmo.jobs.replay import replay
+from pulmo.serving import inference_protocol
 from pulmo.serving.app import create_app
 from pulmo.serving.models import Model, Pinned, Present, Seen
 from pulmo.serving.receipts import Receipts
@@ -117,6 +119,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "another count": (changed(datatype="BYTES", shape=[2], data=[""]), 422, "[N]"),
     "an unknown output": (tensor(grey(5), outputs=[{"name": "logits"}]), 422, "outputs"),
     "too many lists": (b"[" * 70_000, 413, "'['"),
+    "too many numbers": (b"," * 70_000, 413, "','"),
 }
 
 
@@ -130,6 +133,21 @@ def test_what_cannot_be_answered_is_told_as_the_protocol_says(
     assert answer.status_code == status
     assert told in answer.json()["error"]
     assert answer.json()["error"] == answer.json()["detail"]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_so_many_pictures_are_read_as_are_answered_whatever_the_model_takes(nested: bool) -> None:
+    spec = InputSpec(height=224, width=224, channels=3)
+    row = b"[" + b",".join([b"0"] * 224) + b"]" if nested else b",".join([b"0"] * 224)
+    rows = b",".join([row] * (16 * 3 * 224))
+    begin = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[16,3,224,224],"data":['
+    asked = inference_protocol._read(begin + rows + b"]}]}", spec)
+    assert len(asked.inputs[0].data) == 16 * 3 * 224 * (1 if nested else 224)
+    with pytest.raises(TooLargeError, match="','"):
+        inference_protocol._read(begin + rows + b",0" * 2**16 + b"]}]}", spec)
+    large = InputSpec(height=2048, width=2048, channels=3)
+    with pytest.raises(TooLargeError, match="4,259,840 ','"):  # memory is bounded for all
+        inference_protocol._read(begin + b"0," * 2**23, large)
 
 
 def test_another_type_or_name_is_refused(client: TestClient) -> None:
