@@ -4,7 +4,9 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import tomllib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,9 +55,11 @@ def _server(url: str | None, model: str | None) -> Iterator[str]:
         command + (["--model", model] if model else []),
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PULMO_RATE_LIMIT": "off"},
+        env={**os.environ, "PULMO_RATE_LIMIT": "off", "PULMO_LOG_FORMAT": "text"},
     )
     assert process.stderr is not None
+    # A pipe that nobody reads any more would stop the server once it is full.
+    rest = threading.Thread(target=deque, args=(process.stderr, 0), daemon=True)
     try:
         told = []
         for line in process.stderr:
@@ -64,10 +68,14 @@ def _server(url: str | None, model: str | None) -> Iterator[str]:
                 break
         else:
             sys.exit("".join(told))
+        rest.start()
         yield line.removeprefix(LISTENING).strip()
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
+        if rest.is_alive():
+            rest.join()
+        process.stderr.close()
 
 
 if __name__ == "__main__":
