@@ -1,8 +1,10 @@
 """The command line: verbs, and the one table that turns an error into an exit code."""
 
+import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
 import typer
@@ -26,6 +28,14 @@ from pulmo.verbs import (
 )
 
 DONE, TERMINATED = 0, 143
+
+# What the group `train` brings and Pulmo imports; a server is installed without.
+TRAINING = frozenset(
+    {
+        *("filelock", "hydra", "matplotlib", "omegaconf", "onnx", "onnxscript", "pytest"),
+        *("pytorch_lightning", "safetensors", "timm", "torch"),
+    }
+)
 
 # The most precise class counts. Typer itself ends wrong usage with 2 and an interrupt with 130.
 EXIT_CODES: dict[type[Exception], int] = {
@@ -100,7 +110,8 @@ def run() -> NoReturn:
     """Run the verb of this process's arguments and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        with _installed():
+            app()
     except tuple(EXIT_CODES) as error:
         if logging.getLogger("pulmo").isEnabledFor(logging.DEBUG):
             raise
@@ -108,6 +119,18 @@ def run() -> NoReturn:
         typer.echo(f"error: {message or type(error).__name__}", err=True)
         sys.exit(exit_code(error))
     sys.exit(DONE)
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        raise errors.PulmoError(
+            f"this needs {error.name}, which is not installed: `uv sync` brings all that trains"
+        ) from error
 
 
 def exit_code(error: Exception) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pulmo.config.hooks import HookSettings
 from pulmo.config.settings import Settings
 from pulmo.core.bundle import SUMS, Bundle, verify
-from pulmo.core.ports import ModelRef, Move, Registry, Version
+from pulmo.core.ports import LATEST, PRODUCTION, ModelRef, Move, Registry, Version
 from pulmo.errors import ConfigError, ModelError, RefusedError
 
 if TYPE_CHECKING:
@@ -83,25 +83,31 @@ def open_upkeep(settings: Settings, *, read_only: bool = False) -> "Upkeep":
     )
 
 
-def open_bundle(settings: Settings, target: str) -> Bundle:
+def open_bundle(settings: Settings, target: str, *, bare: str = LATEST) -> Bundle:
     """The verified bundle of a reference (`name:alias` …), a bundle folder or a run folder.
 
-    Raises ModelError also where a public key is set and the bundle is not signed by it.
+    A bare name means its alias `bare`. Raises ModelError also where a public key is set and the
+    bundle is not signed by it.
     """
     folder = folder_named(target)
     if folder is not None:
         return _keys(settings).check(open_bundle_folder(folder))
-    return verify(open_registry(settings, read_only=True).fetch(ModelRef.parse(target)))
+    ref = ModelRef.parse(target, bare=bare)
+    return verify(open_registry(settings, read_only=True).fetch(ref))
 
 
 def open_source(settings: Settings, target: str) -> "Source":
-    """What a server serves: an alias is followed, anything else that `open_bundle` knows stays."""
+    """What a server serves: an alias is followed, anything else that `open_bundle` knows stays.
+
+    A bare name means what is in production.
+    """
     from pulmo.serving.models import Following, Pinned
 
     folder = folder_named(target)
     if folder is not None:
         return Pinned(open_bundle(settings, target), engine=settings.engine)
-    ref, registry = ModelRef.parse(target), open_registry(settings, read_only=True)
+    ref = ModelRef.parse(target, bare=PRODUCTION)
+    registry = open_registry(settings, read_only=True)
     if ref.alias is not None:
         return Following(registry, ref, settings.engine)
     return Pinned(verify(registry.fetch(ref)), registry.get(ref), settings.engine)

@@ -131,6 +131,21 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
+@pytest.mark.parametrize(("module", "told"), [("hydra", True), ("hydra.core", False)])
+def test_what_trains_and_is_not_installed_is_named(module: str, told: bool) -> None:
+    program = (
+        f"import sys; sys.modules['{module}'] = None; sys.argv = ['pulmo', 'train']\n"
+        "from pulmo.main import run; run()"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, env=environment(), text=True, check=False)
+    assert done.returncode == 1
+    sentence = (
+        f"error: this needs {module}, which is not installed: `uv sync` brings all that trains\n"
+    )
+    assert (done.stderr == sentence, "Traceback" in done.stderr) == (told, not told)
+
+
 def test_sigterm_ends_with_143() -> None:
     program = (
         "import sys, pulmo.main as m\n"

@@ -73,6 +73,14 @@ def test_an_alias_is_followed_and_all_else_stays(settings: Settings, toy_bundle:
         assert source.newest(None).name.digest == version.model_digest
 
 
+def test_a_name_alone_serves_nothing_but_what_is_in_production(
+    settings: Settings, toy_bundle: Bundle
+) -> None:
+    open_registry(settings).register(toy_bundle.path, actor="me")
+    with pytest.raises(NotFoundError, match="nothing is at toy:production"):
+        open_source(settings, "toy").newest(None)
+
+
 def test_a_server_of_a_folder_has_no_desk_and_one_for_reading_moves_nothing(
     settings: Settings, toy_bundle: Bundle
 ) -> None:

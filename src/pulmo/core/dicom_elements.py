@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pulmo.core.loading import LOADING
 from pulmo.core.preprocess import MAX_BYTES, is_dicom
 from pulmo.errors import DataError
 
@@ -161,8 +162,9 @@ def read_frame(encapsulated: bytes) -> bytes:
 
 def uid_name(uid: str) -> str:
     """What the DICOM standard calls a UID; one that it does not know is not repeated."""
-    from pydicom.config import IGNORE
-    from pydicom.uid import UID
+    with LOADING:
+        from pydicom.config import IGNORE
+        from pydicom.uid import UID
 
     known = UID(uid, validation_mode=IGNORE)
     return known.name if known.type else "(missing or unknown)"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pulmo.core.dicom_elements import NATIVE, RLE, DataSet, read_frame, uid_name
+from pulmo.core.loading import LOADING
 from pulmo.core.preprocess import MAX_PIXELS, MAX_SIDE
 from pulmo.errors import DataError
 
@@ -141,7 +142,8 @@ def _by_libjpeg(frame: bytes, head: "_Head", layout: Layout, syntax: str) -> Cod
 
     libjpeg-turbo fills what is missing with grey, so the end must stand where it belongs.
     """
-    from imagecodecs import jpeg8_decode
+    with LOADING:
+        from imagecodecs import jpeg8_decode
 
     kind, least = (_PREDICTED, 2) if syntax in _LOSSLESS else (_SEQUENTIAL, layout.stored)
     if head.kind != kind or layout.samples != 1 or not least <= head.bits <= layout.allocated:
@@ -159,8 +161,9 @@ def _by_libjpeg(frame: bytes, head: "_Head", layout: Layout, syntax: str) -> Cod
 
 def _by_pydicom(frame: bytes, layout: Layout, syntax: str) -> Codes | None:
     """Other frames by pydicom's plug-ins, which see nothing but the pixels; None if damaged."""
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders.base import get_decoder
+    with LOADING:
+        from pydicom.encaps import encapsulate
+        from pydicom.pixels.decoders.base import get_decoder
 
     if syntax in _JPEG_LS:
         frame += _END  # without it CharLS searches damaged data for seconds

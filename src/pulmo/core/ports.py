@@ -31,15 +31,15 @@ class ModelRef:
     digest: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "ModelRef":
-        """Read a reference; a bare `name` means `name:latest`. Raises ConfigError."""
+    def parse(cls, text: str, *, bare: str = LATEST) -> "ModelRef":
+        """Read a reference; a bare `name` means its alias `bare`. Raises ConfigError."""
         name, at, digest = text.partition("@")
         if at:
             if _NAME.fullmatch(name) and _DIGEST.fullmatch(digest):
                 return cls(name, digest=digest)
             raise ConfigError(_bad_reference(text))
         name, _, word = text.partition(":")
-        word = word or LATEST
+        word = word or bare
         if not _NAME.fullmatch(name):
             raise ConfigError(_bad_reference(text))
         if match := _VERSION.fullmatch(word):

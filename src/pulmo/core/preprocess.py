@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pulmo.core.dicom_spec import DicomSpec
+from pulmo.core.loading import LOADING
 from pulmo.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -78,8 +79,9 @@ class InputSpec(BaseModel):
 
 def preload() -> None:
     """Load the readers of every kind of picture, as otherwise the first of each kind would do."""
-    for name in _READERS:
-        importlib.import_module(name)
+    with LOADING:
+        for name in _READERS:
+            importlib.import_module(name)
 
 
 def decode(encoded: bytes, channels: int, dicom: DicomSpec | None = None) -> Image.Image:

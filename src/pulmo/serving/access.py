@@ -170,6 +170,10 @@ class Routes:
         """Add a route that reads; `options` are those of FastAPI."""
         return self._add(role, "GET", path, options)
 
+    def head(self, role: Role, path: str) -> Callable[[Endpoint], Endpoint]:
+        """Let a route that reads also be asked without its body, which no document tells."""
+        return self._add(role, "HEAD", path, {"include_in_schema": False})
+
     def post(self, role: Role, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
         """Add a route that does; `options` are those of FastAPI."""
         return self._add(role, "POST", path, options)

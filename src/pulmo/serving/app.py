@@ -182,6 +182,7 @@ def _add_health(routes: Routes, present: Present, reason: Callable[[], str | Non
         name = present.model.name if present.ready else None
         return Health(status="unavailable" if because else "ok", model=name, reason=because)
 
+    @routes.head("public", "/livez")
     @routes.get("public", "/livez")
     async def livez() -> Health:
         """Whether the process answers at all."""
@@ -189,6 +190,7 @@ def _add_health(routes: Routes, present: Present, reason: Callable[[], str | Non
 
     for path in ("/health", "/readyz"):
         routes.get("public", path, name=path[1:], responses=contract.unready())(health)
+        routes.head("public", path)(health)
 
 
 def _add_model(routes: Routes, present: Present) -> None:

@@ -28,6 +28,12 @@ _MOST_HEAD = 512
 # What a document of pictures may hold: every wrong item of a larger one would get its own error.
 _MOST = {b",": MAX_PICTURES - 1, b":": 2, b"[": 1, b"{": 1}
 _DOCUMENT: TypeAdapter[OnePicture | ManyPictures] = TypeAdapter(OnePicture | ManyPictures)
+_WRONG = {
+    "value_error": "is not base64",
+    "bytes_type": "is no text",
+    "tuple_type": "is no list",
+    "too_short": "is empty",
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ def pictures(body: bytes, content_type: str) -> Pictures:
     Raises DataError for a body that is broken, InvalidError for one without pictures,
     TooLargeError for one with too many.
     """
+    if not body:
+        raise DataError("the body is empty: send a picture")
     kind = _kind(content_type)
     if kind == "application/json":
         return _from_json(body)
@@ -81,10 +89,20 @@ def _from_json(body: bytes) -> Pictures:
         first = error.errors(include_input=False, include_url=False)[0]
         if first["type"] == "json_invalid":
             raise DataError(f"the body is no JSON: {first['msg']}") from error
-        raise InvalidError(f"{must}: {first['msg']}") from error
+        raise InvalidError(f"{must}{_wrong(error)}") from error
     if isinstance(document, OnePicture):
         return Pictures((document.image,), many=False)
     return Pictures(document.images, many=True)
+
+
+def _wrong(error: ValidationError) -> str:
+    """What is wrong with a document that has the right key, nothing for any other."""
+    for one in error.errors(include_input=False, include_url=False):
+        if one["type"] in _WRONG:
+            _, name, *index = one["loc"]
+            where = f"picture {int(index[0]) + 1}" if index else f"'{name}'"
+            return f": {where} {_WRONG[one['type']]}"
+    return ""
 
 
 @dataclass

@@ -35,7 +35,10 @@ def predict(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="name:alias, a bundle or a run folder; else the only one in production."),
+        typer.Option(
+            help="name:alias (a name alone: what it has in production), a bundle or a run folder; "
+            "else the only one in production."
+        ),
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option(help="A folder for heat maps (PNG), one a picture.")
@@ -48,13 +51,14 @@ def predict(
     A picture that cannot be read is told in its row; the exit code is then 1.
     """
     from pulmo.config import settings
+    from pulmo.core.ports import PRODUCTION
     from pulmo.jobs.predict import predict as run
     from pulmo.wiring import open_bundle
 
     if json and csv:
         raise typer.BadParameter("choose --json or --csv")
     places = settings.load()
-    bundle = open_bundle(places, model or in_production(places))
+    bundle = open_bundle(places, model or in_production(places), bare=PRODUCTION)
     show = output.as_json if json else _csv() if csv else _columns()
     failed = 0
     for prediction in run(bundle, paths, overlay=overlay):

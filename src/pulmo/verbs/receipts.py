@@ -1,10 +1,13 @@
 """`receipt`: a prediction of a server replayed."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pulmo.errors import DataError
 from pulmo.verbs import output
 from pulmo.verbs.options import AsJson, example
 
@@ -45,10 +48,12 @@ def receipt(
     from pulmo.jobs.replay import replay
     from pulmo.wiring import open_bundle
 
+    with _readable(image, "the picture that was sent, as a file"):
+        encoded = image.read_bytes()
     places = settings.load()
     found = _receipt(places, receipt_id, log)
     bundle = open_bundle(places, model or f"{found.model.name}@{found.model.digest}")
-    told = replay(bundle, found, image.read_bytes())
+    told = replay(bundle, found, encoded)
     if json:
         facts = {"id": found.id, "at": found.at, "model": found.model, "gap": told.gap}
         output.as_json({**facts, "lines": told.lines, "same": told.same})
@@ -74,8 +79,21 @@ def _receipt(places: "Settings", receipt_id: str, log: str | None) -> "Receipt":
     if log == "-":
         return among(sys.stdin, receipt_id)
     if log is not None:
-        with Path(log).open(encoding="utf-8", errors="replace") as lines:
+        with (
+            _readable(Path(log), "a file with the server's lines"),
+            Path(log).open(encoding="utf-8", errors="replace") as lines,
+        ):
             return among(lines, receipt_id)
     if places.log_url == "stdout":
         raise ConfigError("PULMO_LOG_URL names no database: give the server's lines with --log")
     return find_receipt(places, receipt_id)
+
+
+@contextlib.contextmanager
+def _readable(path: Path, wanted: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): give {wanted}"
+        ) from error

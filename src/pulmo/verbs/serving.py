@@ -27,8 +27,8 @@ def serve(
         str | None,
         typer.Option(
             envvar="PULMO_MODEL",
-            help="name:alias is followed; name@digest, name:v3, a bundle or a run folder stays. "
-            "Else the only one in production.",
+            help="name:alias is followed (a name alone: what it has in production); name@digest, "
+            "name:v3, a bundle or a run folder stays. Else the only one in production.",
         ),
     ] = None,
     host: Annotated[

@@ -18,6 +18,8 @@ from pulmo.errors import ConfigError
 )
 def test_a_reference_is_read(text: str, ref: ModelRef) -> None:
     assert ModelRef.parse(text) == ref
+    alias = "production" if text == "toy" else ref.alias
+    assert ModelRef.parse(text, bare="production").alias == alias
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ def test_without_a_model_nothing_is_answered_but_life(present: Present, grey_png
     client = TestClient(create_app(Settings(), present), client=OWN)  # not entered, nothing loaded
     assert client.get("/livez").status_code == 200
     assert client.get("/readyz").json()["reason"] == "no model is loaded yet"
+    told = [client.head(path) for path in ("/livez", "/readyz", "/health")]
+    assert [(one.status_code, one.content) for one in told] == [(200, b""), (503, b""), (503, b"")]
     for answer in (
         client.post("/predict", content=grey_png(5), headers=PNG),
         client.get("/model/info"),

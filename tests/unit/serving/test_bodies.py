@@ -1,9 +1,10 @@
-"""Forms: the short way for a picture alone says what the parser says."""
+"""Forms: the short way for a picture alone says what the parser says. What is wrong is named."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pulmo.errors import DataError, InvalidError
 from pulmo.serving import bodies
 
 BOUNDARY = "b-1_X"
@@ -67,3 +68,28 @@ def test_a_form_as_clients_write_it_takes_the_short_way(head: bytes, end: bytes,
 def test_other_types_are_left_to_the_parser(kind: str) -> None:
     body = b"\r\n".join((EDGE, DISPOSITION, b"", b"picture", EDGE + b"--"))
     assert bodies._alone(body, kind) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "end"),
+    [
+        (b'{"images": ["%%"]}', "pictures: picture 1 is not base64"),
+        (b'{"images": ["AAAA", "A"]}', "pictures: picture 2 is not base64"),
+        (b'{"images": ["AAAA", 3]}', "pictures: picture 2 is no text"),
+        (b'{"images": []}', "pictures: 'images' is empty"),
+        (b'{"images": "AAAA"}', "pictures: 'images' is no list"),
+        (b'{"image": "%%"}', "pictures: 'image' is not base64"),
+        (b'{"images": [' + b'"AAAA", ' * 16 + b'"AAAA"]}', "with at most 16 pictures"),
+        (b'{"picture": "AAAA"}', "with at most 16 pictures"),
+    ],
+)
+def test_a_document_is_told_what_is_wrong_with_it(body: bytes, end: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        bodies.pictures(body, "application/json")
+    assert str(refused.value).endswith(end)
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/dicom", "application/json", FORM])
+def test_an_empty_body_is_called_empty(kind: str) -> None:
+    with pytest.raises(DataError, match="the body is empty"):
+        bodies.pictures(b"", kind)

@@ -65,6 +65,20 @@ def test_one_format_at_a_time(cli: Cli, pictures: Path) -> None:
     assert cli("predict", pictures, "--json", "--csv")[0] == 2
 
 
+def test_a_name_alone_means_what_is_in_production(
+    cli: Cli, pictures: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    registry = open_registry(load())
+    registry.register(make_bundle(tmp_path / "one").path, actor="me")
+    code, _, err = cli("predict", pictures, "--model", "toy")
+    assert (code, err) == cli("predict", pictures, "--model", "toy:production")[::2]
+    assert (code, "production" in err) == (1, True)
+    promote(registry, tmp_path / "one")
+    registry.register(make_bundle(tmp_path / "two", weights=b"newer").path, actor="me")
+    tested = cli("predict", pictures, "--model", "toy:v0", "--json")
+    assert cli("predict", pictures, "--model", "toy", "--json") == tested
+
+
 def test_the_only_model_in_production_is_asked_when_none_is_named(
     cli: Cli, pictures: Path, make_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:

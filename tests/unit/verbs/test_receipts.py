@@ -68,6 +68,18 @@ def test_receipts_are_read_from_lines(
     assert "give the server's lines with --log" in err
 
 
-def test_what_is_not_there_is_named(cli: Cli, kept: Receipt) -> None:
+def test_what_is_not_there_is_named(cli: Cli, kept: Receipt, tmp_path: Path) -> None:
     assert "no receipt nothing" in cli("receipt", "nothing", "picture.png")[2]
-    assert cli("receipt", kept.id, "nowhere.png", "--model", "models")[0] == 1
+    (tmp_path / "folder").mkdir()
+    for path, why in (
+        ("nowhere.png", "No such file or directory"),
+        ("folder", "Is a directory"),
+    ):
+        code, _, err = cli("receipt", kept.id, path)
+        assert code == 1
+        assert err == (
+            f"error: {path} cannot be read ({why}): give the picture that was sent, as a file\n"
+        )
+        code, _, err = cli("receipt", kept.id, "picture.png", "--log", path)
+        assert code == 1
+        assert err == f"error: {path} cannot be read ({why}): give a file with the server's lines\n"
