@@ -27,7 +27,9 @@ it anew):
 
 ```console
 $ uv sync --locked --group bench --group openvino
-$ uv run invoke benchmark-serving "--model BUNDLE --pictures FOLDER --large FOLDER"
+$ uv run main.py export --int8 --run RUN
+$ uv run invoke benchmark-serving \\
+    "--model RUN/bundle --int8 RUN/bundle-int8 --pictures FOLDER --large FOLDER"
 ```
 """
 PEERS = """
@@ -38,6 +40,9 @@ the picture is one the model can judge, the digest of what was sent, and a recei
 same answer" is a peer that gives all this but the receipt, and knows neither keys nor limits. What
 the log needs is loaded after a server is ready, beside its first requests. Where no engine is named
 ours is ONNX Runtime, as it is by itself where OpenVINO is less than 1.15 times as fast (S6).
+
+"int8" is the model that `export --int8` makes of the same run, beside peers with the float one
+([decision 0019](decisions/0019-later-layers-in-whole-numbers.md)).
 
 Peers as tutorials show them give ONNX Runtime the bundle's file as it is. That of EfficientNet-Lite
 takes 1.2 times as long as one that PyTorch's newer exporter writes, or as itself once ONNX Runtime

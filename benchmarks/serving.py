@@ -37,6 +37,7 @@ from pulmo.inference.openvino import installed
 
 RESULTS = ROOT / "benchmarks/results/serving.json"
 LARGEST_GAP, LARGEST_SCALED_GAP = 1e-4, 0.02
+LARGEST_INT8_GAP = 0.1  # of a model in whole numbers, whose export shows that it decides alike
 OVERLOAD = 10
 ENGINES = ("onnxruntime", "openvino") if installed() else ("onnxruntime",)
 PICTURES = 64
@@ -51,6 +52,7 @@ class Plan:
     large: list[Path]
     count: int
     seconds: float
+    int8: Path | None = None  # the bundle's twin in whole numbers
 
 
 def s1(plan: Plan, client: Client) -> list[Row]:
@@ -114,6 +116,7 @@ PEERS = {
     "fastapi-whole": ("tuned FastAPI, our engine and decoder, the same answer", "raw", 1.0, 1.0),
     "litserve-tuned": ("tuned LitServe, our engine and decoder", "multipart", 1.0, 1.0),
 }
+INT8_NATIVE = {"fastapi": 1.5, "litserve": 1.6}
 
 
 def s3(plan: Plan, client: Client) -> list[Row]:
@@ -127,14 +130,25 @@ def s3_openvino(plan: Plan, client: Client) -> list[Row]:
         return _against(plan, client, {k: PEERS[k] for k in AS_TAUGHT}, "Pulmo by OpenVINO")
 
 
+def s3_int8(plan: Plan, client: Client) -> list[Row]:
+    """The twin in whole numbers, against peers as they are taught with the float model."""
+    peers = {k: (*PEERS[k][:3], INT8_NATIVE.get(k, PEERS[k][3])) for k in AS_TAUGHT}
+    return _against(plan, client, peers, "Pulmo, int8", plan.int8)
+
+
 def _against(
-    plan: Plan, client: Client, peers: Mapping[str, tuple[str, str, float, float]], ours: str
+    plan: Plan,
+    client: Client,
+    peers: Mapping[str, tuple[str, str, float, float]],
+    ours: str,
+    bundle: Path | None = None,
 ) -> list[Row]:
     rows = []
     for index, (size, pictures) in enumerate((("large", plan.large), ("native", plan.native))):
         gap = LARGEST_SCALED_GAP if size == "large" else LARGEST_GAP
+        gap = gap if bundle is None else LARGEST_INT8_GAP
         with _ended() as end:
-            own = end(pulmo(client, plan.bundle, pictures))
+            own = end(pulmo(client, bundle or plan.bundle, pictures))
             arms = {transport: own.by(transport) for _, transport, *_ in peers.values()}
             expected = [_named(one) for one in own.answers(pictures)]
             for kind, (_, transport, *_) in peers.items():
@@ -193,6 +207,18 @@ def s6(plan: Plan, client: Client) -> list[Row]:
     return [ratio("S6", what, told, "openvino", "onnxruntime")]
 
 
+def s6_int8(plan: Plan, client: Client) -> list[Row]:
+    """The twin in whole numbers ÷ the float model, both by ONNX Runtime, the graph alone."""
+    assert plan.int8 is not None
+    with _ended() as end:
+        bundles = {"int8": plan.int8, "float": plan.bundle}
+        arms = {k: end(Loop("onnxruntime", bundle, plan.native)) for k, bundle in bundles.items()}
+        _compare(arms["int8"].answers(), arms["float"].answers(), LARGEST_INT8_GAP)
+        told = list(rounds(arms, plan.count, plan.seconds))
+    what = "int8 ÷ fp32, both onnxruntime, the graph alone"
+    return [ratio("S6", what, told, "int8", "float", 1.15)]
+
+
 def t5(plan: Plan, client: Client) -> list[Row]:
     """Scaled decoding."""
     with _ended() as end:
@@ -228,9 +254,11 @@ MEASURES: dict[str, Callable[[Plan, Client], list[Row]]] = {
     "S2": s2,
     "S3": s3,
     **({"S3 OpenVINO": s3_openvino} if installed() else {}),
+    "S3 int8": s3_int8,
     "S4": s4,
     "S5": s5,
     "S6": s6,
+    "S6 int8": s6_int8,
     "T5": t5,
     "C3": c3,
 }
@@ -381,7 +409,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a bundle's folder")
     parser.add_argument("--pictures", type=Path, required=True, help="JPEG files of native size")
     parser.add_argument("--large", type=Path, required=True, help="JPEG files of full resolution")
-    parser.add_argument("--only", default=",".join(MEASURES), help="some of: %(default)s")
+    parser.add_argument("--int8", type=Path, help="the bundle that `export --int8` made of it")
+    parser.add_argument("--only", help=f"some of: {','.join(MEASURES)}")
     parser.add_argument(
         "--engine", default=ENGINES[0], help="of every arm of ours (see S6): %(default)s"
     )
@@ -396,14 +425,21 @@ def main() -> None:
         pictures(said.large.resolve(), PICTURES),
         1 if said.quick else said.rounds,
         0.5 if said.quick else said.seconds,
+        said.int8.resolve() if said.int8 else None,
     )
+    here = [name for name in MEASURES if plan.int8 or "int8" not in name]
+    chosen = said.only.split(",") if said.only else here
+    if missing := [name for name in chosen if name not in here]:
+        parser.error(
+            f"{', '.join(missing)} cannot be measured: give --int8 BUNDLE, or one of {here}"
+        )
     client = Client()
     state = tempfile.TemporaryDirectory()
     os.environ["PULMO_LOG_URL"] = f"sqlite:///{state.name}/log.db"
     os.environ["PULMO_ENGINE"] = said.engine  # measured by each arm, the arms could differ
     os.environ["PULMO_KEYS_DIR"] = f"{state.name}/keys"
     try:
-        for name in said.only.split(","):
+        for name in chosen:
             print(f"{name}: {(MEASURES[name].__doc__ or '').strip()}", file=sys.stderr)
             rows = MEASURES[name](plan, client)
             store(name, rows, plan, said.results)

@@ -42,8 +42,8 @@ def places(case: Case) -> NDArray[np.int64]:
 
 @pytest.fixture(scope="module")
 def again(case: Case, places: NDArray[np.int64]) -> Outputs:
-    """What the graph says of them now."""
-    return case.candidate.engine(case.candidate.pixels_of(case.candidate.known.rows[places]))
+    """What the graph says of them now; where it is in whole numbers, the weights it was made of."""
+    return case.candidate.in_floats(case.candidate.pixels_of(case.candidate.known.rows[places]))
 
 
 def remembered(case: Case, places: NDArray[np.int64], name: str) -> Floats:

@@ -99,6 +99,7 @@ class Specification(_Frozen):
     temperature: float = Field(gt=0)
     decision: DecisionSpec
     outliers: OutlierSpec | None = None
+    precision: Literal["int8"] | None = None  # the graph's later layers are in whole numbers
 
     @model_validator(mode="after")
     def _consistent(self) -> "Specification":
@@ -208,8 +209,7 @@ def file_digest(path: Path) -> str:
 def model_digest(graph: bytes, weights: bytes, specification: Specification) -> str:
     """SHA-256 over the digests of graph and weights and the canonical JSON of the specification.
 
-    What is not said (None) is left out: a later release may add optional fields, and the digests
-    of older models stay what they were.
+    What is not said (None) is left out: optional fields that are added leave older digests alone.
     """
     return _combined(sha256(graph), sha256(weights), specification)
 
@@ -242,8 +242,8 @@ def write(
         INFO: (info.model_dump_json(indent=2) + "\n").encode(),
         CARD: card.encode(),
     }
-    sums = "".join(f"{sha256(contents[name])}  {name}\n" for name in FILES)
-    for name, data in (*contents.items(), (SUMS, sums.encode())):
+    contents[SUMS] = "".join(f"{sha256(contents[name])}  {name}\n" for name in FILES).encode()
+    for name, data in contents.items():
         with (folder / name).open("wb") as stream:
             stream.write(data)
             stream.flush()
@@ -256,9 +256,8 @@ def verify(folder: Path) -> Bundle:
 
     Raises ModelError for a missing, foreign, changed or unsafe file.
     """
-    sums = _read_sums(folder)
-    present = {path.name for path in folder.iterdir()}
-    if strangers := present - set(FILES) - {SUMS, SIGNATURE}:
+    sums, present = _read_sums(folder), {path.name for path in folder.iterdir()}
+    if strangers := present - {*FILES, SUMS, SIGNATURE}:
         raise ModelError(f"{folder} holds files that no bundle has: {sorted(strangers)}")
     if SIGNATURE in present:
         _require_plain(folder / SIGNATURE, MAX_SIGNATURE_BYTES)
@@ -275,8 +274,9 @@ def verify(folder: Path) -> Bundle:
 
 def _require_plain(path: Path, limit: int) -> None:
     if path.is_symlink() or not path.is_file():
-        told = f"{path.name} is missing or no plain file"
-        raise ModelError(f"{path.parent} is no whole bundle: {told}")
+        raise ModelError(
+            f"{path.parent} is no whole bundle: {path.name} is missing or no plain file"
+        )
     if path.stat().st_size > limit:
         raise ModelError(f"{path} is larger than any bundle's file may be")
 

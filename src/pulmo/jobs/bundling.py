@@ -82,7 +82,7 @@ def make_bundle(
         score_metric=SCORE_METRIC,
         lineage=origin,
     )
-    return _publish(
+    return publish(
         folder,
         graph=graph,
         weights=weights,
@@ -93,7 +93,8 @@ def make_bundle(
     )
 
 
-def _publish(folder: Path, **contents: Any) -> Bundle:
+def publish(folder: Path, **contents: Any) -> Bundle:
+    """A bundle of these contents, which appears whole or not at all."""
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     written = write(partial, **contents)

@@ -14,6 +14,7 @@ from pulmo.jobs.ranks import team
 ROOT = Path(__file__).resolve().parents[3]  # the top of a checkout; no checkout where installed
 # How notes begin that say what a commit and a configuration cannot.
 RECALIBRATED = "recalibrated from"
+ROUNDED = "put into whole numbers from"
 CHANGED = "changed after its training"
 RESUMED = "resumed at another commit"
 SHARED = "trained by"  # several processes, whose sums are in no fixed order
@@ -58,9 +59,10 @@ def resumed(origin: Lineage) -> Lineage:
     return origin.model_copy(update={"notes": (*origin.notes, *new)}) if new else origin
 
 
-def recalibrated(origin: Lineage) -> str | None:
-    """The note that says from which model one was recalibrated, None where it was trained."""
-    return next((note for note in origin.notes if note.startswith(RECALIBRATED)), None)
+def derived(origin: Lineage) -> str | None:
+    """The note that says from which model one was made, None where it was trained."""
+    told = (note for note in origin.notes if note.startswith((RECALIBRATED, ROUNDED)))
+    return next(told, None)
 
 
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:

@@ -26,12 +26,17 @@ def recalibrate(bundle: Bundle, config: Config, data_dir: Path) -> Trained:
     The validation split of the configured data set decides; the result is a new run folder whose
     bundle has the old weights. Its members are those of the old model and the new validation
     pictures. Raises DataError for other classes or channels, RefusedError where a validation
-    picture was trained on.
+    picture was trained on, and for a model in whole numbers.
     """
     from pulmo.jobs.bundling import make_bundle
     from pulmo.models.export import from_weights
 
     info = bundle.info
+    if info.specification.precision is not None:
+        raise RefusedError(
+            "a model in whole numbers keeps the limits of the float one it was made from: "
+            "recalibrate that one, and export it with --int8"
+        )
     dataset = load(data_dir, config.data.name)
     _require_fit(dataset, info.specification)
     members = extended(bundle.members(), dataset)

@@ -17,7 +17,7 @@ from pulmo.core.ports import ModelRef, Registry, Version
 from pulmo.data import remote
 from pulmo.data.manifest import DataSet, store
 from pulmo.errors import ConfigError, ModelError, RefusedError
-from pulmo.jobs.lineage import ROOT, recalibrated, unreproducible
+from pulmo.jobs.lineage import ROOT, derived, unreproducible
 from pulmo.jobs.run_folder import BUNDLE
 from pulmo.logs import get_logger
 
@@ -87,8 +87,8 @@ def origin_of(version: Version, lineages: list[Mapping[str, Any]]) -> Lineage:
     for document in lineages:
         origin = Lineage.model_validate(document)
         reason = unreproducible(origin)
-        if note := recalibrated(origin):
-            reason = f"it was {note}: reproduce that model and recalibrate it again"
+        if note := derived(origin):
+            reason = f"it was {note}: reproduce that model and do the same with it"
         if reason is None:
             return origin
         reasons.append(reason)

@@ -21,7 +21,7 @@ from pulmo.config.schema import Config
 from pulmo.core.bundle import Bundle, Lineage
 from pulmo.data import files
 from pulmo.errors import ConfigError, DataError, ModelError
-from pulmo.jobs.lineage import recalibrated, resumed
+from pulmo.jobs.lineage import derived, resumed
 from pulmo.logs import get_logger
 
 log = get_logger(__name__)
@@ -158,7 +158,7 @@ def agree(folder: Path, config: Config) -> None:
     """Raise ConfigError where `config` is not what the run was begun with, but for `run` and what
     changes no training.
     """
-    if note := recalibrated(read_lineage(folder)):
+    if note := derived(read_lineage(folder)):
         raise ConfigError(f"the run in {folder} was {note}: there is no training to go on with")
     before, now = (_flat(c.document()) for c in (recorded(folder), config))
     keys = [k for k in before.keys() | now.keys() if k.partition(".")[0] not in LATER]

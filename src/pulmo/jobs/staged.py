@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from pulmo.config.schema import Config, GateConfig
-from pulmo.core.bundle import Bundle, verify
+from pulmo.core.bundle import WEIGHTS, Bundle, verify
 from pulmo.core.decision import Outputs, labels_of, positive_index
 from pulmo.core.gate import GateSplit, Limits, Scored, confidence_of_try, judge
 from pulmo.core.metrics import auroc
@@ -104,6 +104,18 @@ class Contender:
     def outputs(self) -> Outputs:
         """Outputs of the graph on all gate pictures."""
         return self.engine(self.pixels)
+
+    def by_weights(self, pixels: Pixels) -> Outputs:
+        """What the weights say, which the graph was made of."""
+        from pulmo.models.export import ask
+
+        weights = (self.bundle.path / WEIGHTS).read_bytes()
+        return ask(weights, self.bundle.info.specification, pixels)
+
+    def in_floats(self, pixels: Pixels) -> Outputs:
+        """What the graph says; where it is in whole numbers, the weights."""
+        whole = self.bundle.info.specification.precision is not None
+        return self.by_weights(pixels) if whole else self.engine(pixels)
 
     @cached_property
     def scored(self) -> Scored:

@@ -11,7 +11,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from pulmo.core.bundle import NetworkSpec, Specification
-from pulmo.core.preprocess import InputSpec
+from pulmo.core.decision import Outputs
+from pulmo.core.preprocess import InputSpec, Pixels
 from pulmo.errors import ModelError
 from pulmo.models.catalog import Network, build
 
@@ -68,10 +69,11 @@ def to_graph(network: Network, temperature: float, spec: InputSpec) -> bytes:
             )
     finally:
         quiet.setLevel(level)
-    return _stripped(onnx.load_from_string(buffer.getvalue()))
+    return stripped(onnx.load_from_string(buffer.getvalue()))
 
 
-def _stripped(model: onnx.ModelProto) -> bytes:
+def stripped(model: onnx.ModelProto) -> bytes:
+    """The bytes of a graph without a word of who made it where."""
     model.producer_name = "pulmo"
     model.producer_version = model.doc_string = ""
     del model.metadata_props[:]
@@ -97,6 +99,15 @@ def to_weights(network: Network) -> bytes:
 def from_weights(weights: bytes, spec: Specification) -> Network:
     """The network of a bundle, rebuilt from its weights, in evaluation mode on the CPU."""
     return load_network(weights, spec.network, spec.input.channels, len(spec.classes))
+
+
+def ask(weights: bytes, spec: Specification, pixels: Pixels) -> Outputs:
+    """What a bundle's weights say of uint8 pixels [N, C, H, W], without its graph."""
+    deployed = Deployed(from_weights(weights, spec), spec.temperature).eval()
+    with torch.inference_mode():
+        parts = [deployed(torch.from_numpy(pixels[i : i + 32])) for i in range(0, len(pixels), 32)]
+    found = [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+    return Outputs(**dict(zip(OUTPUTS, found, strict=True)))
 
 
 def load_network(weights: bytes, spec: NetworkSpec, channels: int, classes: int) -> Network:

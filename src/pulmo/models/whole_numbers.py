@@ -1,0 +1,262 @@
+"""A graph whose later convolutions multiply bytes: several times as fast where processors can.
+
+One convolution after the other is replaced, and each makes good what those before it lost. Where
+maps are large the network stays in floats: edges are differences of almost equal values, in which
+rounding drowns.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from pulmo.core.preprocess import Pixels
+from pulmo.core.rounding import Array, Codes, Convolution, Rounded, fit
+from pulmo.errors import ModelError
+from pulmo.models.export import stripped
+
+SCALED = 16  # convolutions of maps that are this many times smaller than the picture are replaced
+_LARGEST_BIAS = 2**30
+
+Values = dict[str, NDArray[Any]]  # what a graph makes of all pictures, by its names
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution of a graph; `limit` holds its outputs within bounds, where there is one."""
+
+    node: onnx.NodeProto
+    limit: onnx.NodeProto | None
+    convolution: Convolution
+
+    @property
+    def source(self) -> str:
+        """The name of its inputs."""
+        return str(self.node.input[0])
+
+    @property
+    def target(self) -> str:
+        """The name of its outputs, within their bounds."""
+        return str((self.node if self.limit is None else self.limit).output[0])
+
+
+def to_whole_numbers(graph: bytes, pictures: Pixels, track: Track) -> bytes:
+    """The graph in whole numbers where maps are small, for one picture at a time.
+
+    Weights and ranges are chosen on `pictures` uint8 [n, C, H, W], best ones that the network was
+    trained on. Raises ModelError for a graph without convolutions of small maps.
+    """
+    original = _resolved(graph)
+    layers = _layers(original, pictures.shape[2])
+    if not layers:
+        raise ModelError("the network has no convolutions of small maps: nothing would be faster")
+    made = onnx.ModelProto()
+    made.CopyFrom(original)
+    before: Values = {original.graph.input[0].name: pictures}
+    after, coded = dict(before), dict[str, Codes]()
+    stretched: dict[str, Array] = {}  # by how much channels are larger than they were
+    private = _private(original, layers)
+    for layer in track(layers, "rounding", len(layers)):
+        name, said = layer.source, layer.node.output[0]
+        _compute(original, (name, said), before)
+        _compute(made, (name,), after)
+        codes = coded.get(name) or Codes.of(after[name])
+        convolution, wanted = layer.convolution, before[said]
+        if layer.target in private:
+            stretched[layer.target] = by = convolution.stretch(wanted)
+            wanted = wanted * by[:, None, None]
+        convolution = convolution.stretched(stretched.get(name), stretched.get(layer.target))
+        found = fit(convolution, codes.rounded(after[name]), wanted)
+        coded[layer.target] = Codes.of(found.outputs)
+        _replace(made, layer, found, codes, coded[layer.target], given=name in coded)
+        _forget(original, before)
+        _forget(made, after)
+    return stripped(made)
+
+
+def _resolved(graph: bytes) -> onnx.ModelProto:
+    """The graph for one picture, without arithmetic on sizes, paddings or normalisations."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_free_dimension_override_by_name("n", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "plain.onnx")
+        ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath)
+    for entry in [entry for entry in model.opset_import if entry.domain]:
+        model.opset_import.remove(entry)
+    return model
+
+
+def _layers(model: onnx.ModelProto, side: int) -> list[_Layer]:
+    """The convolutions to replace, in the order in which they run."""
+    sides = {
+        one.name: one.type.tensor_type.shape.dim[2].dim_value
+        for one in onnx.shape_inference.infer_shapes(model).graph.value_info
+        if len(one.type.tensor_type.shape.dim) == 4
+    }
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    ends = {one.name for one in model.graph.output}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and ends.isdisjoint(node.output):
+            small = 0 < sides.get(node.input[0], 0) * SCALED <= side
+            layer = _layer(node, constants, users[node.output[0]]) if small else None
+            found += [] if layer is None else [layer]
+    return found
+
+
+def _layer(
+    node: onnx.NodeProto, constants: dict[str, NDArray[Any]], users: Sequence[onnx.NodeProto]
+) -> _Layer | None:
+    """A convolution with what follows it; None for a kind that stays as it is."""
+    said = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    weight = constants.get(node.input[1])
+    plain = said.get("auto_pad", b"NOTSET") == b"NOTSET" and set(said.get("dilations", ())) <= {1}
+    if weight is None or weight.ndim != 4 or not plain:
+        return None
+    bias = constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
+    limit, low, high = None, -np.inf, np.inf
+    if len(users) == 1 and users[0].op_type == "Relu":
+        limit, low = users[0], 0.0
+    elif len(users) == 1 and users[0].op_type == "Clip":
+        limit = users[0]
+        low, high = (float(constants[name]) for name in limit.input[1:])
+    convolution = Convolution(
+        weight,
+        bias,
+        groups=said.get("group", 1),
+        strides=tuple(said.get("strides", (1, 1))),
+        pads=tuple(said.get("pads", (0, 0, 0, 0))),
+        low=low,
+        high=high,
+    )
+    return _Layer(node, limit, convolution)
+
+
+def _private(model: onnx.ModelProto, layers: Sequence[_Layer]) -> set[str]:
+    """Names of bounded outputs that nothing but one other replaced convolution takes."""
+    users: dict[str, list[str]] = {one.name: [""] for one in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.output[0])
+    replaced = {layer.node.output[0] for layer in layers}
+    return {
+        layer.target
+        for layer in layers
+        if layer.limit is not None
+        and len(users[layer.target]) == 1
+        and users[layer.target][0] in replaced
+    }
+
+
+def _compute(model: onnx.ModelProto, names: Sequence[str], known: Values) -> None:
+    """Add the values at `names` to those that are known, of which they are made."""
+    wanted = [name for name in names if name not in known]
+    needed, given, nodes = set(wanted), Values(), list[onnx.NodeProto]()
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            nodes.append(node)
+            given |= {name: known[name] for name in node.input if name in known}
+            needed |= set(node.input) - set(known)
+    if not nodes:
+        return
+    part = helper.make_graph(
+        nodes[::-1],
+        "part",
+        [_info(name, one.dtype, (1, *one.shape[1:])) for name, one in given.items()],
+        [_info(name, np.dtype(np.float32), None) for name in wanted],
+        [one for one in model.graph.initializer if one.name in needed],
+    )
+    whole = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = ort.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+    count = len(next(iter(given.values())))
+    made = [
+        session.run(wanted, {name: one[i : i + 1] for name, one in given.items()})
+        for i in range(count)
+    ]
+    known |= dict(zip(wanted, map(np.concatenate, zip(*made, strict=True)), strict=True))
+
+
+def _info(name: str, kind: np.dtype[Any], shape: Sequence[int] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(kind), shape)
+
+
+def _forget(model: onnx.ModelProto, known: Values) -> None:
+    """Let go of values of which nothing is made any more."""
+    needed = {one.name for one in model.graph.output}
+    for node in reversed(model.graph.node):
+        if any(name in needed and name not in known for name in node.output):
+            needed.update(node.input)
+    for name in set(known) - needed:
+        del known[name]
+
+
+def _replace(
+    model: onnx.ModelProto, layer: _Layer, found: Rounded, codes: Codes, told: Codes, *, given: bool
+) -> None:
+    """Put a convolution of bytes into a graph; `given` says that its inputs were bytes already."""
+    graph, name = model.graph, layer.target
+
+    def constant(suffix: str, values: NDArray[Any]) -> str:
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}.{suffix}"))
+        return f"{name}.{suffix}"
+
+    def bytes_and_back(suffix: str, source: str, target: str, by: Codes) -> list[onnx.NodeProto]:
+        pair = [
+            constant(f"{suffix}.scale", np.array(by.scale, np.float32)),
+            constant(f"{suffix}.zero", np.array(by.zero, np.uint8)),
+        ]
+        middle = f"{name}.{suffix}"
+        return [
+            helper.make_node("QuantizeLinear", [source, *pair], [middle]),
+            helper.make_node("DequantizeLinear", [middle, *pair], [target]),
+        ]
+
+    source, nodes = layer.source, []
+    if not given:
+        source = f"{name}.given"
+        nodes = bytes_and_back("in", layer.source, source, codes)
+    unit = found.scales * np.float32(codes.scale)
+    sums = np.clip(np.rint(found.bias / unit), -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
+    by = [
+        constant("weight", found.codes),
+        constant("weight.scale", found.scales),
+        constant("weight.zero", np.zeros(len(unit), np.int8)),
+    ]
+    plus = [constant("bias", sums), constant("bias.scale", unit)]
+    conv = onnx.NodeProto()
+    conv.CopyFrom(layer.node)
+    del conv.input[:], conv.output[:]
+    conv.input.extend([source, f"{name}.by", f"{name}.plus"])
+    conv.output.append(f"{name}.sum")
+    nodes += [
+        helper.make_node("DequantizeLinear", by, [f"{name}.by"], axis=0),
+        helper.make_node("DequantizeLinear", plus, [f"{name}.plus"], axis=0),
+        conv,
+        *bytes_and_back("out", f"{name}.sum", name, told),
+    ]
+    # The bytes end where the limit would: it is left out.
+    _exchange(graph, {name: [], layer.node.output[0]: nodes})
+
+
+def _exchange(graph: onnx.GraphProto, others: dict[str, list[onnx.NodeProto]]) -> None:
+    """Put other nodes in the place of those with these outputs; constants of none are let go."""
+    kept = [one for node in graph.node for one in others.get(node.output[0], [node])]
+    del graph.node[:]
+    graph.node.extend(kept)
+    used = {one for node in kept for one in node.input}
+    for one in [one for one in graph.initializer if one.name not in used]:
+        graph.initializer.remove(one)
