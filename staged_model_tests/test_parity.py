@@ -34,10 +34,15 @@ def test_torch_and_onnx_agree(case: Case, show: Callable[..., None]) -> None:
 
 
 def _twin(case: Case) -> Check:
-    """A graph in whole numbers beside the weights that it was made of, on every gate picture."""
-    one = case.candidate
-    decider = Decider(one.bundle.info.specification, one.bundle.reference().get("embeddings"))
-    found = likeness(decider, case.split.labels, one.by_weights(one.pixels), one.outputs)
+    """A graph in whole numbers beside the weights that it was made of, on all pictures at hand that
+    neither was fitted to: the gate's and the known ones of validation.
+    """
+    one, known = case.candidate, case.candidate.known
+    specification, reference = one.bundle.info.specification, one.bundle.reference()
+    pixels = np.concatenate([one.pixels, one.pixels_of(known.rows)])
+    labels = np.concatenate([case.split.labels, reference["labels"][known.places]])
+    decider = Decider(specification, reference.get("embeddings"))
+    found = likeness(decider, labels, one.by_weights(pixels), one.engine(pixels))
     return Check("torch_onnx", found.close, str(found))
 
 

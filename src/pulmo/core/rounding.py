@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-LEVELS = 63  # sums of two products of a byte and seven bits fit the 16 bits of older processors
+LEVELS = 127  # weights are from minus this to this
 _BYTE = 255
 _CHUNK = 8  # pictures that are looked at together
 _ENOUGH = 400  # places for each input of a convolution; more are left out

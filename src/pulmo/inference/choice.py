@@ -28,15 +28,16 @@ _ratios: dict[str, float] = {}  # OpenVINO's speed by kind of graph: a successor
 def load_fastest(bundle: Bundle, threads: int | None, kind: Kind = "auto") -> Engine:
     """The graph of a bundle, run by the engine `kind`, or by the faster one.
 
-    OpenVINO counts where it is installed, and where it gives this graph's answers. Raises
-    ModelError, ConfigError where it is asked for and not there.
+    OpenVINO counts where it is installed, and where it gives this graph's answers; a graph in
+    whole numbers, which it rounds otherwise, is ONNX Runtime's. Raises ModelError, ConfigError
+    where it is asked for and not there.
     """
     if kind == "openvino" and not installed():
         raise ConfigError("PULMO_ENGINE asks for OpenVINO: uv sync --group openvino installs it")
     graph, specification = bundle.graph, bundle.info.specification
     try:
         usual = Engine(graph, specification, threads)
-        if kind == "onnxruntime" or not installed():
+        if kind == "onnxruntime" or not installed() or specification.precision is not None:
             return usual
         if kind == "openvino":
             return Engine(graph, specification, threads, openvino)
@@ -47,7 +48,7 @@ def load_fastest(bundle: Bundle, threads: int | None, kind: Kind = "auto") -> En
 
 def _faster(usual: Engine, graph: bytes, threads: int | None) -> Engine:
     """OpenVINO where it is faster and answers the same, else the usual engine."""
-    likeness = _likeness(graph, usual.specification)
+    likeness = _likeness(usual.specification)
     if _ratios.get(likeness, WORTH) < WORTH:
         return usual
     pictures = _pictures(usual.specification.input)
@@ -66,10 +67,9 @@ def _faster(usual: Engine, graph: bytes, threads: int | None) -> Engine:
     return taken
 
 
-def _likeness(graph: bytes, specification: Specification) -> str:
+def _likeness(specification: Specification) -> str:
     """What decides how fast a graph is: not its weights."""
-    quantised = b"QuantizeLinear" in graph
-    return f"{specification.network} {specification.input} {specification.outputs} {quantised}"
+    return f"{specification.network} {specification.input} {specification.outputs}"
 
 
 def _pictures(spec: InputSpec) -> Pixels:

@@ -21,6 +21,8 @@ INPUT = "image"
 _NUMBER = "n"  # what exported graphs call the number of pictures
 
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
+# Where a processor has no instructions for bytes, the quickest way to multiply them overflows.
+_EXACT_BYTES = "session.x64quantprecision"
 _FAULTS = (
     faults.EPFail,
     faults.Fail,
@@ -106,6 +108,7 @@ def onnxruntime(graph: bytes, specification: Specification, threads: int | None)
     options.add_free_dimension_override_by_name(_NUMBER, 1)
     # External data would be looked for below a file, where nothing can lie.
     options.add_session_config_entry(_EXTERNAL, os.devnull)
+    options.add_session_config_entry(_EXACT_BYTES, "1")
     try:
         inspect(graph)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -122,6 +122,8 @@ def _layer(
     node: onnx.NodeProto, constants: dict[str, NDArray[Any]], users: Sequence[onnx.NodeProto]
 ) -> _Layer | None:
     """A convolution with what follows it; None for a kind that stays as it is."""
+    if len(users) > 1:  # what later layers add to: its noise would stay in all of them
+        return None
     said = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     weight = constants.get(node.input[1])
     plain = said.get("auto_pad", b"NOTSET") == b"NOTSET" and set(said.get("dilations", ())) <= {1}
@@ -181,7 +183,11 @@ def _compute(model: onnx.ModelProto, names: Sequence[str], known: Values) -> Non
         [one for one in model.graph.initializer if one.name in needed],
     )
     whole = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    session = ort.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the engine has it
+    session = ort.InferenceSession(
+        whole.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     count = len(next(iter(given.values())))
     made = [
         session.run(wanted, {name: one[i : i + 1] for name, one in given.items()})

@@ -1,7 +1,7 @@
 """The faster engine answers, the answers stay the same, and what is asked for is had."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +151,14 @@ def test_an_installation_that_is_broken_leaves_the_usual_engine(
     assert engine_of(choice.load_fastest(toy_bundle, 1)) == "onnxruntime"
     with pytest.raises(ModelError, match="OpenVINO cannot be loaded"):
         choice.load_fastest(toy_bundle, 1, "openvino")
+
+
+def test_whole_numbers_are_for_onnx_runtime_alone(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = make_bundle(tmp_path / "twin", precision="int8")
+    asked = []
+    monkeypatch.setattr(choice, "openvino", lambda *_: asked.append(1))
+    choice.load_fastest(twin, 1, "openvino")
+    choice.load_fastest(twin, 1, "auto")
+    assert asked == []
