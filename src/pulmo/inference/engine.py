@@ -1,7 +1,10 @@
 """A bundle's graph as a function from pixels to outputs, by ONNX Runtime or what is faster."""
 
 import os
+import platform
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +24,7 @@ INPUT = "image"
 _NUMBER = "n"  # what exported graphs call the number of pictures
 
 _EXTERNAL = "session.model_external_initializers_file_folder_path"
-# Where a processor has no instructions for bytes, the quickest way to multiply them overflows.
-_EXACT_BYTES = "session.x64quantprecision"
+EXACT_BYTES = "session.x64quantprecision"
 _FAULTS = (
     faults.EPFail,
     faults.Fail,
@@ -99,6 +101,19 @@ class Engine:
                 raise ModelError(f"the graph returned values of {name} that are not finite")
 
 
+@cache
+def exact_bytes(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The value of EXACT_BYTES: 1 where the processor has no instructions that multiply bytes, or
+    nobody knows. ONNX Runtime's quickest way overflows there; this one is exact, and slower.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "0"
+    try:
+        return "0" if "_vnni" in cpuinfo.read_text("utf-8") else "1"
+    except OSError:
+        return "1"
+
+
 def onnxruntime(graph: bytes, specification: Specification, threads: int | None) -> Run:
     """A graph run by ONNX Runtime. Raises ModelError."""
     options = ort.SessionOptions()
@@ -108,7 +123,7 @@ def onnxruntime(graph: bytes, specification: Specification, threads: int | None)
     options.add_free_dimension_override_by_name(_NUMBER, 1)
     # External data would be looked for below a file, where nothing can lie.
     options.add_session_config_entry(_EXTERNAL, os.devnull)
-    options.add_session_config_entry(_EXACT_BYTES, "1")
+    options.add_session_config_entry(EXACT_BYTES, exact_bytes())
     try:
         inspect(graph)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from pulmo.core.bundle import Bundle, Specification
 from pulmo.core.preprocess import InputSpec
 from pulmo.errors import ModelError
-from pulmo.inference.engine import Engine, load
+from pulmo.inference.engine import Engine, exact_bytes, load
 
 
 def grey(*levels: int) -> np.ndarray:
@@ -182,3 +182,23 @@ def test_an_output_without_a_row_for_the_picture_is_refused(
     del told.type.tensor_type.shape.dim[:]
     with pytest.raises(ModelError, match=r"returned logits as float32 \[\]"):
         Engine(model.SerializeToString(), toy_specification)(grey(0, 255))
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "value"),
+    [
+        ("x86_64", "avx2 avx512_vnni", "0"),
+        ("x86_64", "avx2 avx_vnni", "0"),
+        ("x86_64", "avx2 avx512f", "1"),
+        ("x86_64", None, "1"),
+        ("arm64", None, "0"),
+    ],
+)
+def test_bytes_are_multiplied_exactly_where_the_quick_way_overflows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, flags: str | None, value: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"flags\t\t: fpu {flags}\n", encoding="utf-8")
+    assert exact_bytes(path) == value
