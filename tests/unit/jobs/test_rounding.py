@@ -2,6 +2,7 @@
 match.
 """
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,21 @@ from pulmo.config.compose import compose
 from pulmo.config.schema import Config
 from pulmo.core.bundle import GRAPH, Bundle, verify
 from pulmo.core.decision import Decider
+from pulmo.core.gate import GateSplit
+from pulmo.core.ports import Check
 from pulmo.data.cache import open_pixels
 from pulmo.data.manifest import DataSet
 from pulmo.errors import ModelError, RefusedError
 from pulmo.inference.engine import load
 from pulmo.jobs.data import prepare
+from pulmo.jobs.fit import samples
 from pulmo.jobs.recalibrate import recalibrate
 from pulmo.jobs.reproduce import origin_of
 from pulmo.jobs.rounding import FOLDER, to_int8
+from pulmo.jobs.staged import Case, Contender, Terms
 from pulmo.jobs.train import train
 
+ROOT = Path(__file__).resolve().parents[3]
 DATA = ("data=phantom", "data.phantom.images=200", "data.phantom.size=64", "evaluate.resamples=100")
 TINY = (
     *DATA,
@@ -78,6 +84,26 @@ def test_it_is_a_model_of_its_own_with_the_limits_of_the_float_one(
     assert 0 < np.abs(ours.probabilities - theirs.probabilities).max() < 0.1
     answers = Decider(after, twin.reference()["embeddings"]).answers(theirs)
     assert len(answers) == 20
+
+
+@pytest.mark.parametrize("least", [0.5, 1.01])
+def test_the_staged_tests_ask_again_on_gate_and_known_pictures(
+    twin: Bundle, dataset: DataSet, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    monkeypatch.setattr("pulmo.core.likeness.KEPT", least)
+    monkeypatch.setattr("pulmo.core.likeness.LOST", 0.5)
+    gate = samples(dataset, open_pixels(dataset, twin.info.specification.input), "gate")
+    split = GateSplit(gate.labels, [""] * len(gate.rows), [""] * len(gate.rows), 1)
+    terms = Terms.of(compose(["data=phantom"]))
+    case = Case(Contender(twin, dataset, gate.rows), None, terms, split)
+    checks: list[Check] = []
+    parity = runpy.run_path(str(ROOT / "staged_model_tests/test_parity.py"))
+    parity["test_torch_and_onnx_agree"](case, checks.append)
+    (check,) = checks
+    known = len(case.candidate.known.rows)
+    assert known > 0
+    assert check.passed == (least == 0.5)
+    assert f"of {len(gate.rows) + known} answers are the same" in check.detail
 
 
 def test_made_again_it_is_the_one_that_is_there(home: Path, twin: Bundle) -> None:
