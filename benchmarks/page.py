@@ -18,9 +18,9 @@ What serving costs, as ratios: times of one machine say little on another. Every
 median over rounds, in which arms that are compared take five turns each in random order, alone on
 one core, the client on another; the interval is a 95 % bootstrap, and a goal counts as reached on
 its worse bound. Arms that answer are first asked for the same pictures and must agree (to 1e-4; to
-0.02 where large pictures are scaled by their decoder, to 0.1 where one is int8). "CPU" is the same ratio in CPU-seconds a
-request, which other load on the machine disturbs less. Latency counts from the time a request was
-meant to be sent.
+0.02 where large pictures are scaled by their decoder, to 0.1 where one is int8). "CPU" is the same
+ratio in CPU-seconds a request, which other load on the machine disturbs less. Latency counts from
+the time a request was meant to be sent.
 
 Made again by one command (an hour and a half on an idle machine; `--only S1,S3` measures some of
 it anew):
