@@ -113,7 +113,7 @@ def _layers(model: onnx.ModelProto, side: int) -> list[_Layer]:
     for node in model.graph.node:
         if node.op_type == "Conv" and ends.isdisjoint(node.output):
             small = 0 < sides.get(node.input[0], 0) * SCALED <= side
-            layer = _layer(node, constants, users[node.output[0]]) if small else None
+            layer = _layer(node, constants, users.get(node.output[0], ())) if small else None
             found += [] if layer is None else [layer]
     return found
 
@@ -122,20 +122,24 @@ def _layer(
     node: onnx.NodeProto, constants: dict[str, NDArray[Any]], users: Sequence[onnx.NodeProto]
 ) -> _Layer | None:
     """A convolution with what follows it; None for a kind that stays as it is."""
-    if len(users) > 1:  # what later layers add to: its noise would stay in all of them
-        return None
+    if len(users) > 1 and any(one.op_type == "Add" for one in users):
+        return None  # what later layers add to: its noise would stay in all of them
     said = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     weight = constants.get(node.input[1])
     plain = said.get("auto_pad", b"NOTSET") == b"NOTSET" and set(said.get("dilations", ())) <= {1}
     if weight is None or weight.ndim != 4 or not plain:
         return None
-    bias = constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
+    none = np.zeros(len(weight), np.float32)
+    bias = constants.get(node.input[2]) if len(node.input) > 2 else none
+    if bias is None:
+        return None
     limit, low, high = None, -np.inf, np.inf
     if len(users) == 1 and users[0].op_type == "Relu":
         limit, low = users[0], 0.0
     elif len(users) == 1 and users[0].op_type == "Clip":
-        limit = users[0]
-        low, high = (float(constants[name]) for name in limit.input[1:])
+        bounds = [constants.get(name) for name in users[0].input[1:]]
+        if len(bounds) == 2 and bounds[0] is not None and bounds[1] is not None:
+            limit, low, high = users[0], float(bounds[0]), float(bounds[1])
     convolution = Convolution(
         weight,
         bias,
