@@ -158,6 +158,7 @@ def test_whole_numbers_are_for_onnx_runtime_alone(
 ) -> None:
     twin = make_bundle(tmp_path / "twin", precision="int8")
     asked = []
+    monkeypatch.setattr(choice, "installed", lambda: True)
     monkeypatch.setattr(choice, "openvino", lambda *_: asked.append(1))
     choice.load_fastest(twin, 1, "openvino")
     choice.load_fastest(twin, 1, "auto")
