@@ -13,7 +13,7 @@ import numpy as np
 
 from pulmo.config.schema import Config
 from pulmo.config.settings import Settings
-from pulmo.core.bundle import WEIGHTS, Bundle, verify
+from pulmo.core.bundle import WEIGHTS, Bundle, model_digest, verify
 from pulmo.core.ports import PRODUCTION, ModelRef, Registry, Version
 from pulmo.data.manifest import DataSet
 from pulmo.errors import RefusedError
@@ -117,7 +117,7 @@ def _spoilt(bundle: Bundle, config: Config, folder: Path) -> Path:
     """A bundle with the first model's body and a head of noise: what a broken job might upload."""
     import torch
 
-    from pulmo.core.bundle import model_digest, write
+    from pulmo.jobs.bundling import publish
     from pulmo.models.export import from_weights, to_graph, to_weights
 
     target = folder / run_folder.BUNDLE
@@ -138,9 +138,9 @@ def _spoilt(bundle: Bundle, config: Config, folder: Path) -> Path:
             "lineage": info.lineage.model_copy(update={"notes": (note,)}),
         }
     )
-    partial = run_folder.discard(folder) / "bundle.part"
-    write(
-        partial,
+    run_folder.discard(folder)
+    publish(
+        target,
         graph=graph,
         weights=weights,
         reference=bundle.reference(),
@@ -148,7 +148,7 @@ def _spoilt(bundle: Bundle, config: Config, folder: Path) -> Path:
         info=spoilt,
         card=f"# {info.name}, spoilt\n\nNever use this model: {note}.\n",
     )
-    return partial.rename(target)
+    return target
 
 
 def _refused(registry: Registry, folder: Path, config: Config, settings: Settings) -> Version:
