@@ -56,6 +56,20 @@ class Codes:
 
 
 @dataclass(frozen=True)
+class Bytes:
+    """Maps as bytes: channels are made `by` [c] times as large, and then what `codes` say."""
+
+    codes: Codes
+    by: Array
+
+    @classmethod
+    def of(cls, maps: Array) -> "Bytes":
+        """The bytes that hold maps [n, c, h, w] best."""
+        by = stretch(maps)
+        return cls(Codes.of(maps * by[:, None, None]), by)
+
+
+@dataclass(frozen=True)
 class Convolution:
     """A convolution as ONNX has it: weights [o, i, k, l], bias [o], paddings top, left, bottom and
     right; what comes out is held between `low` and `high`.
@@ -93,13 +107,8 @@ class Convolution:
         return found
 
     def stretch(self, outputs: Array) -> Array:
-        """By how much each channel of outputs [n, o, h, w] can be larger, so that all of them reach
-        as far as the largest one: [o]. Channels that say nothing stay.
-        """
-        reach = np.clip(outputs, self.low, self.high).max(axis=(0, 2, 3))
-        least = reach.max() / _STRETCH
-        found: Array = (reach.max() / np.maximum(reach * _MARGIN, least)).astype(np.float32)
-        return np.maximum(found, 1)
+        """As `stretch` of outputs [n, o, h, w] within their bounds: [o]."""
+        return stretch(np.clip(outputs, self.low, self.high))
 
     def stretched(self, inputs: Array | None, outputs: Array | None) -> "Convolution":
         """The same for channels of inputs and outputs that are so much larger; a bounded output is
@@ -126,6 +135,16 @@ class Rounded:
     scales: Array
     bias: Array
     outputs: Array
+
+
+def stretch(maps: Array) -> Array:
+    """By how much each channel of maps [n, c, h, w] can be larger, so that all of them reach as far
+    as the largest one: [c].
+    """
+    reach = np.abs(maps).max(axis=(0, 2, 3))
+    least = max(float(reach.max()), _LEAST) / _STRETCH
+    found: Array = (reach.max() / np.maximum(reach * _MARGIN, least)).astype(np.float32)
+    return np.maximum(found, 1)
 
 
 def fit(layer: Convolution, maps: Array, wanted: Array) -> Rounded:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from pulmo.core.preprocess import Pixels
-from pulmo.core.rounding import Array, Codes, Convolution, Rounded, fit
+from pulmo.core.rounding import Array, Bytes, Codes, Convolution, Rounded, fit
 from pulmo.errors import ModelError
 from pulmo.models.export import stripped
 
@@ -61,22 +61,25 @@ def to_whole_numbers(graph: bytes, pictures: Pixels, track: Track) -> bytes:
     made = onnx.ModelProto()
     made.CopyFrom(original)
     before: Values = {original.graph.input[0].name: pictures}
-    after, coded = dict(before), dict[str, Codes]()
-    stretched: dict[str, Array] = {}  # by how much channels are larger than they were
-    private = _private(original, layers)
+    after, coded = dict(before), dict[str, Bytes]()
+    takers = _takers(original, layers)
     for layer in track(layers, "rounding", len(layers)):
         name, said = layer.source, layer.node.output[0]
         _compute(original, (name, said), before)
         _compute(made, (name,), after)
-        codes = coded.get(name) or Codes.of(after[name])
-        convolution, wanted = layer.convolution, before[said]
-        if layer.target in private:
-            stretched[layer.target] = by = convolution.stretch(wanted)
-            wanted = wanted * by[:, None, None]
-        convolution = convolution.stretched(stretched.get(name), stretched.get(layer.target))
-        found = fit(convolution, codes.rounded(after[name]), wanted)
-        coded[layer.target] = Codes.of(found.outputs)
-        _replace(made, layer, found, codes, coded[layer.target], given=name in coded)
+        maps, wanted, convolution = after[name], before[said], layer.convolution
+        source = coded.get(name)
+        if begins := source is None:
+            source = Bytes.of(maps)
+            maps = maps * source.by[:, None, None]
+        by = np.ones(len(wanted[0]), np.float32)
+        if len(takers[layer.target]) == 1:  # else some would have to undo it
+            by = convolution.stretch(wanted)
+        convolution = convolution.stretched(source.by, by)
+        found = fit(convolution, source.codes.rounded(maps), wanted * by[:, None, None])
+        coded[layer.target] = told = Bytes(Codes.of(found.outputs), by)
+        ends = True not in takers[layer.target]
+        _replace(made, layer, found, source, told, begins=begins, ends=ends)
         _forget(original, before)
         _forget(made, after)
     return stripped(made)
@@ -115,15 +118,23 @@ def _layers(model: onnx.ModelProto, side: int) -> list[_Layer]:
             small = 0 < sides.get(node.input[0], 0) * SCALED <= side
             layer = _layer(node, constants, users.get(node.output[0], ())) if small else None
             found += [] if layer is None else [layer]
-    return found
+    # What later layers add to stays in floats, and so does what leads there alone: its noise would
+    # stay in all of them.
+    floats, replaced = set[str](), list[_Layer]()
+    for layer in reversed(found):
+        takers = users[layer.node.output[0]]
+        added = len(takers) > 1 and any(one.op_type == "Add" for one in takers)
+        if added or not floats.isdisjoint(one.output[0] for one in users[layer.target]):
+            floats.add(layer.node.output[0])
+        else:
+            replaced.append(layer)
+    return replaced[::-1]
 
 
 def _layer(
     node: onnx.NodeProto, constants: dict[str, NDArray[Any]], users: Sequence[onnx.NodeProto]
 ) -> _Layer | None:
     """A convolution with what follows it; None for a kind that stays as it is."""
-    if len(users) > 1 and any(one.op_type == "Add" for one in users):
-        return None  # what later layers add to: its noise would stay in all of them
     said = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     weight = constants.get(node.input[1])
     plain = said.get("auto_pad", b"NOTSET") == b"NOTSET" and set(said.get("dilations", ())) <= {1}
@@ -152,20 +163,14 @@ def _layer(
     return _Layer(node, limit, convolution)
 
 
-def _private(model: onnx.ModelProto, layers: Sequence[_Layer]) -> set[str]:
-    """Names of bounded outputs that nothing but one other replaced convolution takes."""
-    users: dict[str, list[str]] = {one.name: [""] for one in model.graph.output}
+def _takers(model: onnx.ModelProto, layers: Sequence[_Layer]) -> dict[str, set[bool]]:
+    """By name of a value: whether it goes to convolutions that are replaced, to others, or both."""
+    replaced = {layer.node.output[0] for layer in layers}
+    found: dict[str, set[bool]] = {one.name: {False} for one in model.graph.output}
     for node in model.graph.node:
         for name in node.input:
-            users.setdefault(name, []).append(node.output[0])
-    replaced = {layer.node.output[0] for layer in layers}
-    return {
-        layer.target
-        for layer in layers
-        if layer.limit is not None
-        and len(users[layer.target]) == 1
-        and users[layer.target][0] in replaced
-    }
+            found.setdefault(name, set()).add(node.output[0] in replaced)
+    return found
 
 
 def _compute(model: onnx.ModelProto, names: Sequence[str], known: Values) -> None:
@@ -216,51 +221,72 @@ def _forget(model: onnx.ModelProto, known: Values) -> None:
 
 
 def _replace(
-    model: onnx.ModelProto, layer: _Layer, found: Rounded, codes: Codes, told: Codes, *, given: bool
+    model: onnx.ModelProto,
+    layer: _Layer,
+    found: Rounded,
+    given: Bytes,
+    told: Bytes,
+    *,
+    begins: bool,
+    ends: bool,
 ) -> None:
-    """Put a convolution of bytes into a graph; `given` says that its inputs were bytes already."""
+    """Put a convolution of bytes into a graph. `begins` says that floats come in, `ends` that none
+    but floats go out; between them channels stay as large as they are in bytes.
+    """
     graph, name = model.graph, layer.target
-
-    def constant(suffix: str, values: NDArray[Any]) -> str:
-        graph.initializer.append(numpy_helper.from_array(values, f"{name}.{suffix}"))
-        return f"{name}.{suffix}"
-
-    def bytes_and_back(suffix: str, source: str, target: str, by: Codes) -> list[onnx.NodeProto]:
-        pair = [
-            constant(f"{suffix}.scale", np.array(by.scale, np.float32)),
-            constant(f"{suffix}.zero", np.array(by.zero, np.uint8)),
-        ]
-        middle = f"{name}.{suffix}"
-        return [
-            helper.make_node("QuantizeLinear", [source, *pair], [middle]),
-            helper.make_node("DequantizeLinear", [middle, *pair], [target]),
-        ]
-
-    source, nodes = layer.source, []
-    if not given:
-        source = f"{name}.given"
-        nodes = bytes_and_back("in", layer.source, source, codes)
-    unit = found.scales * np.float32(codes.scale)
+    source, target, before, after = layer.source, name, list[onnx.NodeProto](), []
+    if begins:
+        source, larger = f"{name}.given", f"{name}.larger"
+        before = [_times(graph, layer.source, larger, given.by)]
+        before += _bytes_and_back(graph, larger, source, given.codes)
+    if ends:
+        target = f"{name}.large"
+        after = [_times(graph, target, name, np.float32(1) / told.by)]
+    unit = found.scales * np.float32(given.codes.scale)
     sums = np.clip(np.rint(found.bias / unit), -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
     by = [
-        constant("weight", found.codes),
-        constant("weight.scale", found.scales),
-        constant("weight.zero", np.zeros(len(unit), np.int8)),
+        _constant(graph, f"{name}.weight", found.codes),
+        _constant(graph, f"{name}.weight.scale", found.scales),
+        _constant(graph, f"{name}.weight.zero", np.zeros(len(unit), np.int8)),
     ]
-    plus = [constant("bias", sums), constant("bias.scale", unit)]
+    plus = [_constant(graph, f"{name}.bias", sums), _constant(graph, f"{name}.bias.scale", unit)]
     conv = onnx.NodeProto()
     conv.CopyFrom(layer.node)
     del conv.input[:], conv.output[:]
     conv.input.extend([source, f"{name}.by", f"{name}.plus"])
     conv.output.append(f"{name}.sum")
-    nodes += [
+    nodes = [
         helper.make_node("DequantizeLinear", by, [f"{name}.by"], axis=0),
         helper.make_node("DequantizeLinear", plus, [f"{name}.plus"], axis=0),
         conv,
-        *bytes_and_back("out", f"{name}.sum", name, told),
+        *_bytes_and_back(graph, f"{name}.sum", target, told.codes),
     ]
     # The bytes end where the limit would: it is left out.
-    _exchange(graph, {name: [], layer.node.output[0]: nodes})
+    _exchange(graph, {name: [], layer.node.output[0]: [*before, *nodes, *after]})
+
+
+def _constant(graph: onnx.GraphProto, name: str, values: NDArray[Any]) -> str:
+    graph.initializer.append(numpy_helper.from_array(values, name))
+    return name
+
+
+def _times(graph: onnx.GraphProto, source: str, target: str, by: Array) -> onnx.NodeProto:
+    factors = _constant(graph, f"{target}.times", by[:, None, None])
+    return helper.make_node("Mul", [source, factors], [target])
+
+
+def _bytes_and_back(
+    graph: onnx.GraphProto, source: str, target: str, by: Codes
+) -> list[onnx.NodeProto]:
+    pair = [
+        _constant(graph, f"{target}.scale", np.array(by.scale, np.float32)),
+        _constant(graph, f"{target}.zero", np.array(by.zero, np.uint8)),
+    ]
+    middle = f"{target}.bytes"
+    return [
+        helper.make_node("QuantizeLinear", [source, *pair], [middle]),
+        helper.make_node("DequantizeLinear", [middle, *pair], [target]),
+    ]
 
 
 def _exchange(graph: onnx.GraphProto, others: dict[str, list[onnx.NodeProto]]) -> None:
