@@ -6,6 +6,7 @@ rounding drowns.
 """
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,15 +109,15 @@ def _layers(model: onnx.ModelProto, side: int) -> list[_Layer]:
     }
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
     ends = {one.name for one in model.graph.output}
-    users: dict[str, list[onnx.NodeProto]] = {}
+    users = defaultdict[str, list[onnx.NodeProto]](list)
     for node in model.graph.node:
         for name in node.input:
-            users.setdefault(name, []).append(node)
+            users[name].append(node)
     found = []
     for node in model.graph.node:
         if node.op_type == "Conv" and ends.isdisjoint(node.output):
             small = 0 < sides.get(node.input[0], 0) * SCALED <= side
-            layer = _layer(node, constants, users.get(node.output[0], ())) if small else None
+            layer = _layer(node, constants, users[node.output[0]]) if small else None
             found += [] if layer is None else [layer]
     # What later layers add to stays in floats, and so does what leads there alone: its noise would
     # stay in all of them.

@@ -75,6 +75,29 @@ def test_equal_graphs_and_pictures_give_equal_bytes() -> None:
     )
 
 
+def test_a_layer_whose_bounded_outputs_the_graph_returns_is_rounded_too() -> None:
+    model = onnx.load_from_string(float_graph("test_resnet"))
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-2]
+    (weight,) = (one for one in model.graph.initializer if one.name == last.input[1])
+    other = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, "other")
+    conv = onnx.NodeProto()
+    conv.CopyFrom(last)
+    conv.name = "other_conv"
+    del conv.input[1:], conv.output[:]
+    conv.input.append("other")
+    conv.output.append("other_sum")
+    relu = onnx.helper.make_node("Relu", ["other_sum"], ["told"])
+    model.graph.initializer.append(other)
+    model.graph.node.extend([conv, relu])
+    model.graph.output.append(onnx.helper.make_tensor_value_info("told", 1, None))
+    graph = model.SerializeToString()
+    wanted, got = (
+        ort.InferenceSession(one).run(["told"], {"image": pictures(1, 3)})[0]
+        for one in (graph, to_whole_numbers(graph, pictures(16, 2), plain))
+    )
+    assert np.square(got - wanted).mean() < 0.2 * wanted.var()
+
+
 def test_a_network_without_small_maps_is_told() -> None:
     with pytest.raises(ModelError, match="no convolutions of small maps"):
         to_whole_numbers(float_graph("small_cnn"), pictures(4, 2), plain)
